@@ -1,0 +1,333 @@
+"""Configuration: defaults < recipe < ``--set`` < flag, validated once, written into each run.
+
+A recipe is a YAML file that states only what differs from the defaults of its model below. A
+misspelt key, a wrong type or an impossible value stops the run before any work starts.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from kneeoa_mm.errors import ConfigError
+from kneeoa_mm.records import Outcome
+
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Settings(BaseModel):
+    """Base of all configuration models: frozen, and no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def to_yaml(self) -> str:
+        """The resolved configuration as YAML, keys in the order of their definition."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+    def digest(self) -> str:
+        """First 12 hexadecimal digits of the SHA-256 of the resolved configuration."""
+        return hashlib.sha256(self.to_yaml().encode()).hexdigest()[:12]
+
+
+class PreprocessConfig(Settings):
+    """Films to single-knee images (``kneeoa-mm preprocess``)."""
+
+    crop_mm: Positive = 140.0
+    """Side of the square around the joint; 140 mm is the field's habit (Tiulpin et al. 2018)."""
+    pixel_spacing_mm: Positive = 0.2
+    """Distance between pixels of the knee images."""
+    detector: Literal["profile"] = "profile"
+    min_detector_score: Fraction = 0.3
+    """Below it the detector abstains and the knee is rejected as ``E_NO_JOINT``."""
+    max_pixels: int = Field(default=100_000_000, gt=0)
+    """Films of more pixels are refused before decoding."""
+
+
+class StageConfig(Settings):
+    """One fit of a staged recipe: which layers learn, how fast, for how long."""
+
+    trainable: Literal["head", "all"] = "all"
+    lr_factor: Positive = 1.0
+    """Learning rate of the stage as a multiple of ``train.lr``."""
+    epochs: int | None = Field(default=None, ge=1)
+    """None: what is left of ``train.epochs``; only the last stage may say so."""
+    milestones: tuple[int, ...] = ()
+    """Epochs of the stage after which the rate is multiplied by ``gamma``."""
+    gamma: Positive = 0.1
+
+
+class AugmentConfig(Settings):
+    """Random changes of a training image that keep its anatomy true (no vertical flip)."""
+
+    rotation_deg: float = Field(default=10.0, ge=0, le=45)
+    scale: float = Field(default=0.1, ge=0, lt=0.5)
+    translation: float = Field(default=0.05, ge=0, lt=0.5)
+    contrast: float = Field(default=0.2, ge=0, lt=1)
+    brightness: float = Field(default=0.1, ge=0, lt=1)
+    horizontal_flip: bool = False
+    """Off by default: knees are mirrored to one orientation, so a flip swaps medial and lateral."""
+
+
+class TrainConfig(Settings):
+    """Optimisation, shared by KL and progression training."""
+
+    lr: Positive = 5e-4
+    weight_decay: float = Field(default=1e-4, ge=0)
+    batch_size: int = Field(default=32, ge=1)
+    epochs: int = Field(default=10, ge=1)
+    stages: tuple[StageConfig, ...] = (
+        StageConfig(trainable="head", lr_factor=10.0, epochs=1),
+        StageConfig(trainable="all"),
+    )
+    """Head alone first, then all layers at lower rates (Pi et al. 2023)."""
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    patience: int = Field(default=7, ge=1)
+    """Epochs without a better validation loss after which a stage ends."""
+    augment: AugmentConfig = AugmentConfig()
+
+    @model_validator(mode="after")
+    def _only_the_last_stage_is_open(self) -> TrainConfig:
+        if not self.stages:
+            raise ValueError("stages must name at least one stage")
+        if any(stage.epochs is None for stage in self.stages[:-1]):
+            raise ValueError("only the last of stages may leave epochs open")
+        return self
+
+    def stage_epochs(self) -> list[int]:
+        """Epochs of each stage, in order, until ``epochs`` are used up.
+
+        Example:
+            >>> TrainConfig(epochs=10).stage_epochs(), TrainConfig(epochs=1).stage_epochs()
+            ([1, 9], [1, 0])
+        """
+        left, taken = self.epochs, []
+        for stage in self.stages:
+            taken.append(left if stage.epochs is None else min(stage.epochs, left))
+            left -= taken[-1]
+        return taken
+
+
+class MemberConfig(Settings):
+    """One network of an ensemble."""
+
+    backbone: str = "mobilenet_v2"
+    """A classification network of torchvision, or ``timm:<name>`` with the extra ``timm``."""
+    image_size_px: int = Field(default=224, ge=32)
+    weights: str = "none"
+    """``none``, ``imagenet`` (from the local torch cache) or a safetensors file."""
+    normalisation: Literal["imagenet", "symmetric"] = "imagenet"
+    """``symmetric`` maps grey values to [-1, 1]; pretrained weights want what they were fed."""
+
+
+class PretrainKLConfig(Settings):
+    """KL grading (``kneeoa-mm pretrain-kl``)."""
+
+    seed: int = 0
+    members: tuple[MemberConfig, ...] = (MemberConfig(),)
+    train: TrainConfig = TrainConfig()
+    folds: int = Field(default=5, ge=3)
+    """Folds made when neither ``--folds`` nor the folder gives a split; three are the least, since
+    each member needs one fold to be tested on and another to be chosen on."""
+    cross_validate: bool = False
+    """True trains one member a fold; False trains once, on the folder's own or a made split."""
+    validation_fraction: float = Field(default=0.15, gt=0, lt=0.5)
+    """Share of subjects held out where a folder has no split of its own."""
+    voting: Literal["mix", "hard", "soft"] = "mix"
+    reinvert_negatives: bool = True
+    """Photometric negatives among the images are recognised and turned back."""
+    test_time_flip: bool = False
+
+
+class TrainJSLConfig(Settings):
+    """Progression beside KL (``kneeoa-mm train-jsl``)."""
+
+    seed: int = 0
+    outcome: Outcome = Outcome.JSL_48M
+    fuse_clinical: bool = False
+    clinical_factors: tuple[str, ...] = (
+        "age_years",
+        "sex",
+        "bmi_kg_m2",
+        "race",
+        "knee_injury",
+        "fta_deg",
+    )
+    kl_as_input: bool = False
+    """Opt-in; the read grade then reaches the progression branch alone."""
+    clinical_width: int = Field(default=32, ge=1)
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    kl_loss_weight: float = Field(default=1.0, ge=0)
+    train: TrainConfig = TrainConfig(
+        lr=1e-4,
+        epochs=15,
+        label_smoothing=0.0,
+        stages=(
+            StageConfig(trainable="head", lr_factor=10.0, epochs=5),
+            StageConfig(trainable="all"),
+        ),
+    )
+
+
+ConfigModel = TypeVar("ConfigModel", bound=Settings)
+
+
+def shipped(kind: Literal["configs", "cohorts"]) -> Path:
+    """Folder of the shipped recipes or cohorts, in a wheel as in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside_wheel = package / kind
+    return inside_wheel if inside_wheel.is_dir() else package.parent / kind
+
+
+def find_recipe(name_or_file: str, group: str) -> Path:
+    """The YAML file of ``--config``.
+
+    Args:
+        name_or_file: Path of a YAML file, or the name of a shipped recipe.
+        group: Folder of ``configs/`` in which names are looked up, such as ``kl``.
+
+    Raises:
+        ConfigError: Neither such a file nor such a recipe exists.
+    """
+    path = Path(name_or_file)
+    if path.suffix in {".yaml", ".yml"} and path.is_file():
+        return path
+    recipes = shipped("configs") / group
+    recipe = recipes / f"{name_or_file}.yaml"
+    if path.suffix == "" and len(path.parts) == 1 and recipe.is_file():
+        return recipe
+    raise ConfigError(
+        "There is no such recipe.",
+        expected="a YAML file, or one of "
+        + ", ".join(sorted(p.stem for p in recipes.glob("*.yaml"))),
+        found=name_or_file,
+    )
+
+
+def load_config(
+    model: type[ConfigModel],
+    *,
+    recipe: Path | None = None,
+    sets: Iterable[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> ConfigModel:
+    """Resolve a configuration: defaults < recipe < ``--set`` < flag.
+
+    Args:
+        model: The configuration to build.
+        recipe: YAML file that states what differs from the defaults.
+        sets: Texts ``a.b=c``; the value is read as YAML. A list item is named by its index.
+        flags: Dotted key to value of the flags a person typed; None means not typed.
+
+    Raises:
+        ConfigError: With every fault at once.
+    """
+    values = read_yaml_mapping(recipe) if recipe else {}
+    # the defaults stand below, so that --set can reach into a list that the recipe left alone
+    tree = _merge(model().model_dump(mode="json"), values)
+    for text in sets:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ConfigError("A --set must read a.b=c.", found=text, where="--set")
+        _assign(tree, key.strip(), yaml.safe_load(value))
+    for key, value in (flags or {}).items():
+        if value is not None:
+            _assign(tree, key, value)
+    return validate(model, tree, where=recipe or "--set and flags")
+
+
+def validate(model: type[ConfigModel], tree: Mapping[str, Any], *, where: object) -> ConfigModel:
+    """Build ``model`` from ``tree`` or say everything that is wrong with it.
+
+    Raises:
+        ConfigError: With every fault at once.
+    """
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        faults = "\n            ".join(_explain(fault, model) for fault in error.errors())
+        raise ConfigError(
+            "The configuration is not valid.", found=faults, where=where, fix="correct these keys"
+        ) from error
+
+
+def read_yaml_mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Raises:
+        ConfigError: The file is absent, is no YAML, or holds something else.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError("The YAML file cannot be read.", where=path) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError("The file is no valid YAML.", found=str(error), where=path) from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(
+            "The YAML file must hold keys and values.", found=type(tree).__name__, where=path
+        )
+    return tree
+
+
+def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _assign(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    node: Any = tree
+    for part in parents:
+        node = node[_index(node, part, dotted)] if isinstance(node, list) else node.get(part)
+        if not isinstance(node, dict | list):
+            raise ConfigError(
+                "There is no such setting.", found=dotted, where="--set", fix=f"check {part!r}"
+            )
+    if isinstance(node, list):
+        node[_index(node, last, dotted)] = value
+    else:
+        node[last] = value
+
+
+def _index(items: list[Any], part: str, dotted: str) -> int:
+    if part.isdecimal() and int(part) < len(items):
+        return int(part)
+    raise ConfigError(
+        "A list item is named by its index.",
+        expected=f"0 to {len(items) - 1}",
+        found=part,
+        where=f"--set {dotted}",
+    )
+
+
+def _explain(fault: Any, model: type[BaseModel]) -> str:
+    path = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] != "extra_forbidden":
+        message = fault["msg"].removeprefix("Value error, ")
+        found = "" if isinstance(fault["input"], dict | list) else f" (found {fault['input']!r})"
+        return f"{path or 'configuration'}: {message}{found}"
+    close = difflib.get_close_matches(path, _keys(model), n=1)
+    return f"{path}: no such key" + (f"; did you mean {close[0]}?" if close else "")
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in model.model_fields.items():
+        keys.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += _keys(field.annotation, f"{prefix}{name}.")
+    return keys

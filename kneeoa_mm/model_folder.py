@@ -1,0 +1,178 @@
+"""Model folders: ``weights.safetensors`` and ``model.json``; no pickle, no torch.
+
+A model is self-contained: architecture, classes, the preprocessing that its images must have had,
+the fold it never saw, and one salted HMAC for each subject it did see, so that a reader can tell
+whether a subject was in training without the folder naming anyone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors
+from pydantic import Field, ValidationError
+
+from kneeoa_mm import __version__
+from kneeoa_mm.config import Settings
+from kneeoa_mm.errors import ModelFolderError
+from kneeoa_mm.identifiers import keyed_hash
+from kneeoa_mm.run_folder import atomic_path, write_text
+
+WEIGHTS_FILE = "weights.safetensors"
+CARD_FILE = "model.json"
+SCHEMA_VERSION = 1
+
+
+class Preprocessing(Settings):
+    """The contract between an image and a network; inference obeys it and nothing else."""
+
+    image_size_px: int
+    """Side of the square that the network sees."""
+    mean: float
+    std: float
+    """Grey values in [0, 1] become (grey - mean) / std, the same on all three channels."""
+    clip_percentiles: tuple[float, float]
+    """Grey range of an image that is stretched to [0, 1]."""
+    reinvert_negatives: bool
+    """Photometric negatives are recognised and turned back first."""
+    orientation: Literal["right"] = "right"
+    """Left knees are mirrored to look like right ones."""
+    field_of_view_plateau_widths: float | None = None
+    """Side of the image in tibial-plateau widths; None where it was not measured."""
+
+
+class SeenSubjects(Settings):
+    """Salted HMACs of the subjects that training or selection used."""
+
+    salt: str
+    digests: tuple[str, ...]
+
+    @classmethod
+    def of(cls, subject_ids: Iterable[str], *, salt: bytes) -> SeenSubjects:
+        """Hash the subjects; the order of ``subject_ids`` does not matter."""
+        digests = sorted({keyed_hash(salt, subject) for subject in subject_ids})
+        return cls(salt=salt.hex(), digests=tuple(digests))
+
+    def which(self, subject_ids: Iterable[str]) -> set[str]:
+        """Those of ``subject_ids`` that the model has seen."""
+        salt, digests = bytes.fromhex(self.salt), frozenset(self.digests)
+        return {subject for subject in subject_ids if keyed_hash(salt, subject) in digests}
+
+
+class ModelCard(Settings):
+    """Content of ``model.json``."""
+
+    schema_version: int = SCHEMA_VERSION
+    package_version: str = __version__
+    kind: Literal["kl", "jsl"]
+    architecture: dict[str, Any]
+    """Arguments from which ``learning`` rebuilds the network."""
+    outputs: tuple[str, ...]
+    """Columns that the model predicts."""
+    preprocessing: Preprocessing
+    clinical: dict[str, Any] | None = None
+    """Clinical factors with what training subjects taught: means, scales, categories."""
+    fold: int | None = None
+    """The fold that neither training nor selection used."""
+    seen_subjects: SeenSubjects
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """On the validation part, at the chosen epoch."""
+    config_digest: str = ""
+    licence: str = "Apache-2.0"
+    weights_source: str = "none"
+    """Where training started from."""
+    weights_sha256: str = ""
+    intended_use: str = "Research only; not a medical device."
+
+
+def write_model(folder: Path, card: ModelCard, weights: bytes) -> Path:
+    """Write a model folder; the card comes last, so that a half-written model has none.
+
+    Args:
+        folder: Where to; made if missing.
+        card: Without ``weights_sha256``, which is computed here.
+        weights: Serialised safetensors.
+    """
+    with atomic_path(folder / WEIGHTS_FILE) as temporary:
+        temporary.write_bytes(weights)
+    sealed = card.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()})
+    write_text(folder / CARD_FILE, sealed.model_dump_json(indent=2) + "\n")
+    return folder
+
+
+def read_model(folder: Path) -> tuple[ModelCard, bytes]:
+    """Read a model folder and prove that its weights are those that were written.
+
+    Returns:
+        The card and the serialised safetensors.
+
+    Raises:
+        ModelFolderError: A file is missing or damaged, or a newer version wrote the folder.
+    """
+    expected = f"a model folder with {CARD_FILE} and {WEIGHTS_FILE}"
+    try:
+        text = (folder / CARD_FILE).read_text(encoding="utf-8")
+        weights = (folder / WEIGHTS_FILE).read_bytes()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelFolderError(
+            "The model folder is not complete.", expected=expected, found=str(error), where=folder
+        ) from error
+    card = _parse_card(text, folder / CARD_FILE)
+    found = hashlib.sha256(weights).hexdigest()
+    if found != card.weights_sha256:
+        raise ModelFolderError(
+            "The weights are not those that the card describes.",
+            expected=f"sha256 {card.weights_sha256}",
+            found=f"sha256 {found}",
+            where=folder / WEIGHTS_FILE,
+            fix="copy the folder again from its source, or train anew",
+        )
+    try:
+        safetensors.deserialize(weights)  # type: ignore[no-untyped-call]
+    except safetensors.SafetensorError as error:
+        raise ModelFolderError(
+            "The weights are no safetensors file.", found=str(error), where=folder / WEIGHTS_FILE
+        ) from error
+    return card, weights
+
+
+def _parse_card(text: str, path: Path) -> ModelCard:
+    try:
+        tree = json.loads(text)
+        version = tree.get("schema_version") if isinstance(tree, dict) else None
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise ModelFolderError(
+                "A newer version of kneeoa-mm wrote this model.",
+                expected=f"schema version {SCHEMA_VERSION} or older",
+                found=str(version),
+                where=path,
+                fix="upgrade kneeoa-mm",
+            )
+        return ModelCard.model_validate(tree)
+    except (json.JSONDecodeError, ValidationError) as error:
+        raise ModelFolderError(
+            "The model card is damaged.", found=str(error), where=path
+        ) from error
+
+
+def member_folders(model: Path) -> list[Path]:
+    """Folders of the models in ``model``: itself, or the members of a training run.
+
+    Raises:
+        ModelFolderError: There is none.
+    """
+    if (model / CARD_FILE).is_file():
+        return [model]
+    members = sorted(path.parent for path in (model / "members").glob(f"*/{CARD_FILE}"))
+    if not members:
+        raise ModelFolderError(
+            "There is no model here.",
+            expected=f"a model folder with {CARD_FILE}, or a run folder with members/",
+            found="neither" if model.is_dir() else "no such folder",
+            where=model,
+        )
+    return members

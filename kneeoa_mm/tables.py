@@ -1,0 +1,338 @@
+"""Typed tables: the schema of every artefact, and reading and writing them with provenance.
+
+Parquet is canonical; its file metadata carries the schema's name and version, the package version
+and the hash of the configuration. A table that breaks its schema is refused with all its faults
+at once, each with its rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pandera.pandas as pa
+import pyarrow as arrow
+import pyarrow.parquet as parquet
+
+from kneeoa_mm import __version__
+from kneeoa_mm.errors import InputError, TableError
+from kneeoa_mm.records import (
+    KL_CLASSES,
+    UNKNOWN,
+    Laterality,
+    Outcome,
+    PredictionStatus,
+    SpacingSource,
+    View,
+)
+
+_METADATA_KEY = b"kneeoa_mm"
+_MAX_ROWS_LISTED = 5
+
+
+@dataclass(frozen=True)
+class TableSchema:
+    """Name, version and rules of one artefact."""
+
+    name: str
+    version: int
+    rules: pa.DataFrameSchema
+
+
+def _column(
+    dtype: Any,
+    *checks: pa.Check,
+    nullable: bool = False,
+    required: bool = True,
+    unique: bool = False,
+) -> pa.Column:
+    return pa.Column(
+        dtype, list(checks), nullable=nullable, required=required, unique=unique, coerce=True
+    )
+
+
+def _schema(
+    name: str, columns: dict[str, pa.Column], *, unique: list[str] | None = None
+) -> TableSchema:
+    return TableSchema(name, 1, pa.DataFrameSchema(columns, unique=unique, strict=False))
+
+
+def _is_in(values: Any, *, or_unknown: bool = False) -> pa.Check:
+    allowed = [str(value) for value in values] + ([UNKNOWN] if or_unknown else [])
+    return pa.Check.isin(allowed, error=f"must be one of {', '.join(allowed)}")
+
+
+def _between(low: float, high: float, unit: str = "") -> pa.Check:
+    return pa.Check.in_range(low, high, error=f"must lie in {low:g} to {high:g} {unit}".rstrip())
+
+
+def _grade() -> pa.Column:
+    return _column(
+        "Int64",
+        pa.Check.isin(range(5), error="KL grade must be 0 to 4"),
+        nullable=True,
+        required=False,
+    )
+
+
+def _binary(*, required: bool = True) -> pa.Column:
+    return _column(
+        "Int64", pa.Check.isin([0, 1], error="must be 0 or 1"), nullable=True, required=required
+    )
+
+
+_KNEE = {
+    "knee_id": _column(
+        str,
+        pa.Check.str_matches(
+            r"^[^:]+:[^:]+:(\d+|-):[LR-](:\d+)?$",
+            error="must read <cohort>:<subject>:<months>:<L|R>",
+        ),
+        unique=True,
+    ),
+    "subject_id": _column(str),
+    "laterality": _column(str, _is_in(Laterality, or_unknown=True)),
+}
+
+KNEES = _schema(
+    "knees",
+    {
+        **_KNEE,
+        "months": _column("Int64", nullable=True, required=False),
+        "view": _column(str, _is_in(View), required=False),
+        "image_path": _column(str),
+        "source": _column(str, required=False),
+        "box_left_px": _column("Int64", nullable=True, required=False),
+        "box_top_px": _column("Int64", nullable=True, required=False),
+        "box_right_px": _column("Int64", nullable=True, required=False),
+        "box_bottom_px": _column("Int64", nullable=True, required=False),
+        "pixel_spacing_row_mm": _column(float, pa.Check.gt(0), nullable=True, required=False),
+        "pixel_spacing_column_mm": _column(float, pa.Check.gt(0), nullable=True, required=False),
+        "spacing_source": _column(str, _is_in(SpacingSource), required=False),
+        "flipped": _column(bool, required=False),
+        "detector": _column(str, required=False),
+        "detector_score": _column(float, _between(0, 1), nullable=True, required=False),
+        "qc_flags": _column(str, required=False),
+        "kl_grade": _grade(),
+    },
+)
+"""Single-knee images. ``pixel_spacing_*_mm`` is that of the film; ``image_path`` is relative to the
+table; the image is mirrored to the orientation of a right knee where ``flipped`` is true;
+``qc_flags`` are joined by ``;``."""
+
+KL_READINGS = _schema("kl_readings", {**_KNEE, "kl_grade": _grade()})
+"""KL grade of a knee at each visit, all from the reading project of its baseline."""
+
+
+def _outcome_columns() -> dict[str, pa.Column]:
+    columns = {}
+    for outcome in Outcome:
+        columns[str(outcome)] = _binary()
+        columns[f"{outcome}_reason"] = _column(str, nullable=True)
+        columns[f"{outcome}_event_observed"] = _binary()
+        columns[f"{outcome}_lower_months"] = _column(float, pa.Check.ge(0), nullable=True)
+        columns[f"{outcome}_upper_months"] = _column(float, pa.Check.ge(0), nullable=True)
+    return columns
+
+
+COHORT = _schema(
+    "cohort",
+    {
+        **_KNEE,
+        "months": _column("Int64", pa.Check.eq(0, error="the cohort has baseline rows only")),
+        "site": _column(str, nullable=True, required=False),
+        "age_years": _column(float, _between(18, 110, "years"), nullable=True),
+        "sex": _column(str, _is_in(["F", "M"]), nullable=True),
+        "bmi_kg_m2": _column(float, _between(10, 80, "kg/m2"), nullable=True),
+        "race": _column(str, nullable=True),
+        "knee_injury": _binary(),
+        "fta_deg": _column(float, _between(-30, 30, "degrees"), nullable=True),
+        "womac_total": _column(float, _between(0, 96), nullable=True, required=False),
+        "kl_grade": _grade(),
+        "oarsi_jsn_medial": _column(float, _between(0, 3.99), nullable=True, required=False),
+        "mjsw_medial_mm": _column(float, _between(0, 15, "mm"), nullable=True),
+        **_outcome_columns(),
+        "death_months": _column(float, pa.Check.ge(0), nullable=True, required=False),
+        "last_contact_months": _column(float, pa.Check.ge(0), nullable=True, required=False),
+    },
+)
+"""One row a knee at baseline. ``fta_deg`` is negative in varus. For each outcome NAME: ``NAME`` is
+1, 0 or missing; ``NAME_reason`` says why it is missing; the event lies in (``NAME_lower_months``,
+``NAME_upper_months``] where ``NAME_event_observed`` is 1, otherwise the knee was last known free
+of it at ``NAME_lower_months`` and upper is missing."""
+
+FOLDS = _schema(
+    "folds",
+    {
+        "subject_id": _column(str, unique=True),
+        "fold": _column(int, pa.Check.ge(0)),
+    },
+)
+"""One row a subject; both knees and all visits of a person share a fold."""
+
+PREDICTIONS = _schema(
+    "predictions",
+    {
+        **_KNEE,
+        "status": _column(str, _is_in(PredictionStatus)),
+        **{
+            f"kl_prob_{grade}": _column(float, _between(0, 1), nullable=True)
+            for grade in KL_CLASSES
+        },
+        "kl_grade_pred": _column(
+            "Int64", pa.Check.isin(range(5), error="KL grade must be 0 to 4"), nullable=True
+        ),
+        "seen_in_training": _column(bool),
+        **{
+            f"{outcome}_prob": _column(float, _between(0, 1), nullable=True, required=False)
+            for outcome in Outcome
+        },
+        "kl_grade": _grade(),
+        **{str(outcome): _binary(required=False) for outcome in Outcome},
+    },
+)
+"""One row a knee; the last columns are the truth where the input had it."""
+
+REJECTS = _schema(
+    "rejects", {name: _column(str) for name in ("source", "stage", "code", "message")}
+)
+"""Items that were not used, and why."""
+
+
+def check(frame: pd.DataFrame, schema: TableSchema, *, where: object = "") -> pd.DataFrame:
+    """Validate ``frame`` and return it with the schema's types.
+
+    Raises:
+        TableError: With every broken rule and the rows that break it (the first is row 0).
+    """
+    try:
+        return schema.rules.validate(frame.reset_index(drop=True), lazy=True)
+    except pa.errors.SchemaErrors as error:
+        faults = _faults(error.failure_cases)
+        raise TableError(
+            f"The table breaks the schema {schema.name!r} in {len(faults)} way(s).",
+            faults,
+            where=where,
+            fix="correct these rows; the columns are described in docs/reference/tables.md",
+        ) from error
+
+
+def _faults(cases: pd.DataFrame) -> list[str]:
+    faults = []
+    for (column, rule), group in cases.groupby(["column", "check"], sort=False, dropna=False):
+        if rule == "column_in_dataframe":
+            faults += [f"column {name} is missing" for name in group["failure_case"]]
+            continue
+        rows = [int(row) for row in group["index"].dropna().unique()]
+        shown = ", ".join(str(row) for row in rows[:_MAX_ROWS_LISTED])
+        more = f" and {len(rows) - _MAX_ROWS_LISTED} more" if len(rows) > _MAX_ROWS_LISTED else ""
+        place = f" in row(s) {shown}{more}" if rows else ""
+        values = ", ".join(repr(value) for value in group["failure_case"].unique()[:3])
+        faults.append(f"column {column}: {rule}; found {values}{place}")
+    return list(dict.fromkeys(faults))
+
+
+def write_table(
+    frame: pd.DataFrame,
+    schema: TableSchema,
+    path: Path,
+    *,
+    config_digest: str = "",
+    extra: Mapping[str, Any] | None = None,
+) -> Path:
+    """Validate ``frame`` and write it atomically as Parquet (or CSV, by the suffix).
+
+    Args:
+        frame: The rows.
+        schema: What they must obey.
+        path: ``.parquet``, or ``.csv`` for an export without metadata.
+        config_digest: Hash of the configuration that made the table.
+        extra: More provenance, JSON-serialisable.
+
+    Raises:
+        TableError: The frame breaks the schema.
+        InputError: The suffix is neither ``.parquet`` nor ``.csv``.
+    """
+    from kneeoa_mm.run_folder import atomic_path
+
+    checked = check(frame, schema, where=path)
+    if path.suffix not in {".parquet", ".csv"}:
+        raise InputError(
+            "The table's suffix must be .parquet or .csv.", found=path.name, where=path
+        )
+    with atomic_path(path) as temporary:
+        if path.suffix == ".csv":
+            escape_formulas(checked).to_csv(temporary, index=False, lineterminator="\n")
+            return path
+        provenance = {
+            "schema": schema.name,
+            "schema_version": schema.version,
+            "package_version": __version__,
+            "config": config_digest,
+            **(extra or {}),
+        }
+        table = arrow.Table.from_pandas(checked, preserve_index=False)
+        metadata = {**(table.schema.metadata or {}), _METADATA_KEY: json.dumps(provenance).encode()}
+        parquet.write_table(table.replace_schema_metadata(metadata), temporary)
+    return path
+
+
+def escape_formulas(frame: pd.DataFrame) -> pd.DataFrame:
+    """Quote text cells that a spreadsheet would run as a formula.
+
+    Example:
+        >>> escape_formulas(pd.DataFrame({"source": ["=cmd()", "a.dcm"]}))["source"].tolist()
+        ["'=cmd()", 'a.dcm']
+    """
+
+    def quote(cell: Any) -> Any:
+        risky = isinstance(cell, str) and cell[:1] in {"=", "+", "@", "\t"}
+        return f"'{cell}" if risky else cell
+
+    return frame.apply(lambda column: column.map(quote) if column.dtype == object else column)
+
+
+def read_table(path: Path, schema: TableSchema) -> pd.DataFrame:
+    """Read a Parquet or CSV table and validate it.
+
+    Raises:
+        InputError: The file is absent, unreadable, or holds another kind of table.
+        TableError: The table breaks the schema.
+    """
+    if not path.is_file():
+        raise InputError(
+            "The table is not there.", expected=f"a table of {schema.name}", where=path
+        )
+    try:
+        if path.suffix == ".csv":
+            identifiers = dict.fromkeys(("knee_id", "subject_id"), str)
+            frame = pd.read_csv(path, dtype=identifiers, keep_default_na=True)
+        else:
+            frame = parquet.read_table(path).to_pandas()
+    except (arrow.ArrowInvalid, OSError, ValueError) as error:
+        raise InputError("The table cannot be read.", found=str(error), where=path) from error
+    kind = {} if path.suffix == ".csv" else read_provenance(path)
+    if kind.get("schema", schema.name) != schema.name:
+        raise InputError(
+            "This is another kind of table.", expected=schema.name, found=kind["schema"], where=path
+        )
+    if kind.get("schema_version", 0) > schema.version:
+        raise InputError(
+            "A newer version of kneeoa-mm wrote this table.",
+            expected=f"schema version {schema.version} or older",
+            found=str(kind["schema_version"]),
+            where=path,
+            fix="upgrade kneeoa-mm",
+        )
+    return check(frame, schema, where=path)
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """The provenance metadata of a Parquet table; empty where another program wrote it."""
+    metadata = parquet.read_schema(path).metadata or {}
+    provenance: dict[str, Any] = json.loads(metadata.get(_METADATA_KEY, b"{}"))
+    return provenance
