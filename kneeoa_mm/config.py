@@ -61,6 +61,9 @@ class StageConfig(Settings):
     milestones: tuple[int, ...] = ()
     """Epochs of the stage after which the rate is multiplied by ``gamma``."""
     gamma: Positive = 0.1
+    schedule: Literal["steps", "cosine"] = "steps"
+    """``steps`` obeys ``milestones``; ``cosine`` falls to zero over the stage (Loshchilov and
+    Hutter 2017)."""
 
 
 class AugmentConfig(Settings):
@@ -89,7 +92,11 @@ class TrainConfig(Settings):
     """Head alone first, then all layers at lower rates (Pi et al. 2023)."""
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     patience: int = Field(default=7, ge=1)
-    """Epochs without a better validation loss after which a stage ends."""
+    """Epochs without a better validation after which a stage ends."""
+    select_by: Literal["loss", "accuracy", "qwk", "auroc"] = "loss"
+    """What the best epoch on the validation part is best in."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the forward and backward pass; weights stay in float32."""
     augment: AugmentConfig = AugmentConfig()
 
     @model_validator(mode="after")
@@ -121,7 +128,7 @@ class MemberConfig(Settings):
     """A classification network of torchvision, or ``timm:<name>`` with the extra ``timm``."""
     image_size_px: int = Field(default=224, ge=32)
     weights: str = "none"
-    """``none``, ``imagenet`` (from the local torch cache) or a safetensors file."""
+    """``none``, or a safetensors file of the backbone's weights; nothing is ever downloaded."""
     normalisation: Literal["imagenet", "symmetric"] = "imagenet"
     """``symmetric`` maps grey values to [-1, 1]; pretrained weights want what they were fed."""
 

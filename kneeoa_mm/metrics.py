@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn import metrics as sk
 
-from kneeoa_mm.records import Estimate
+from kneeoa_mm.records import UNKNOWN, Estimate, KLGrade
 
+Labels = NDArray[np.int64]
 Array = NDArray[np.float64]
-Metric = Callable[[NDArray[np.int64], Array], float]
 
 CI_PERCENTILES = (2.5, 97.5)
 DECISION_THRESHOLD = 0.5
@@ -26,53 +27,54 @@ class UndefinedMetricError(ValueError):
     """The sample does not define the metric; the message says why."""
 
 
-def _graded(probabilities: Array) -> NDArray[np.int64]:
-    grades: NDArray[np.int64] = probabilities.argmax(axis=1)
-    return grades
+def accuracy(truth: Labels, predicted: Labels) -> float:
+    """Share of knees whose predicted grade is the true one."""
+    return float(np.mean(truth == predicted))
 
 
-def _macro(score: Callable[..., float]) -> Metric:
-    """Mean over the classes that the truth contains; 0 for one that is never predicted."""
+def _macro(score: Callable[..., float]) -> Callable[[Labels, Labels], float]:
+    """Mean over the grades that the truth contains; 0 for one that is never predicted."""
 
-    def metric(truth: NDArray[np.int64], probabilities: Array) -> float:
+    def metric(truth: Labels, predicted: Labels) -> float:
         present = np.unique(truth)
-        predicted = _graded(probabilities)
         return float(score(truth, predicted, labels=present, average="macro", zero_division=0))
 
     return metric
 
 
-def accuracy(truth: NDArray[np.int64], probabilities: Array) -> float:
-    """Share of knees whose most probable grade is the true one."""
-    return float(np.mean(truth == _graded(probabilities)))
-
-
-def balanced_accuracy(truth: NDArray[np.int64], probabilities: Array) -> float:
-    """Mean recall over the grades that the truth contains."""
-    return _macro(sk.recall_score)(truth, probabilities)
-
-
-def qwk(truth: NDArray[np.int64], probabilities: Array) -> float:
+def qwk(truth: Labels, predicted: Labels) -> float:
     """Quadratic weighted kappa (Cohen 1968, Psychol Bull 70:213).
 
     Raises:
         UndefinedMetricError: Truth and prediction are one and the same constant.
     """
-    predicted = _graded(probabilities)
     if len(np.unique(np.concatenate([truth, predicted]))) < 2:
         raise UndefinedMetricError("truth and prediction are one constant grade")
     # all grades named: scikit-learn weighs by position, and absent grades would move the others
-    grades = np.arange(probabilities.shape[1])
+    grades = [int(grade) for grade in KLGrade]
     return float(sk.cohen_kappa_score(truth, predicted, weights="quadratic", labels=grades))
 
 
-def mae(truth: NDArray[np.int64], probabilities: Array) -> float:
-    """Mean absolute error of the most probable grade, in grades."""
-    return float(np.mean(np.abs(truth - _graded(probabilities))))
+def mae(truth: Labels, predicted: Labels) -> float:
+    """Mean absolute error in grades."""
+    return float(np.mean(np.abs(truth - predicted)))
 
 
-def _one_against_rest(score: Callable[[Array, Array], float]) -> Metric:
-    def metric(truth: NDArray[np.int64], probabilities: Array) -> float:
+GRADE_METRICS: Mapping[str, Callable[[Labels, Labels], float]] = {
+    "accuracy": accuracy,
+    "balanced_accuracy": _macro(sk.recall_score),
+    "precision": _macro(sk.precision_score),
+    "recall": _macro(sk.recall_score),
+    "macro_f1": _macro(sk.f1_score),
+    "qwk": qwk,
+    "mae": mae,
+}
+"""Of true and predicted grades, both (n,). Averages over grades are unweighted and count the grades
+that the truth contains; balanced accuracy is the mean recall."""
+
+
+def _one_against_rest(score: Callable[..., float]) -> Callable[[Labels, Array], float]:
+    def metric(truth: Labels, probabilities: Array) -> float:
         present = np.unique(truth)
         if len(present) < 2:
             raise UndefinedMetricError("only one grade in the truth")
@@ -81,34 +83,26 @@ def _one_against_rest(score: Callable[[Array, Array], float]) -> Metric:
     return metric
 
 
-def kl_brier(truth: NDArray[np.int64], probabilities: Array) -> float:
+def kl_brier(truth: Labels, probabilities: Array) -> float:
     """Multi-class Brier score: mean over knees of the sum over grades of (p - y)^2, 0 to 2."""
     target = np.eye(probabilities.shape[1])[truth]
     return float(np.mean(np.sum((probabilities - target) ** 2, axis=1)))
 
 
-KL_METRICS: Mapping[str, Metric] = {
-    "accuracy": accuracy,
-    "balanced_accuracy": balanced_accuracy,
-    "precision": _macro(sk.precision_score),
-    "recall": _macro(sk.recall_score),
-    "macro_f1": _macro(sk.f1_score),
-    "qwk": qwk,
-    "mae": mae,
+GRADE_PROBABILITY_METRICS: Mapping[str, Callable[[Labels, Array], float]] = {
     "auroc": _one_against_rest(sk.roc_auc_score),
     "auprc": _one_against_rest(sk.average_precision_score),
     "brier": kl_brier,
 }
-"""Of grades (n,) and probabilities (n, 5). Averages over grades are unweighted and count the grades
-that the truth contains; ``auroc`` and ``auprc`` are one grade against the rest."""
+"""Of true grades (n,) and their probabilities (n, 5); one grade against the rest, unweighted."""
 
 
-def _both_classes(truth: NDArray[np.int64]) -> None:
+def _both_classes(truth: Labels) -> None:
     if len(np.unique(truth)) < 2:
         raise UndefinedMetricError("only one class in the truth")
 
 
-def auroc(truth: NDArray[np.int64], probability: Array) -> float:
+def auroc(truth: Labels, probability: Array) -> float:
     """Area under the ROC curve.
 
     Raises:
@@ -118,7 +112,7 @@ def auroc(truth: NDArray[np.int64], probability: Array) -> float:
     return float(sk.roc_auc_score(truth, probability))
 
 
-def auprc(truth: NDArray[np.int64], probability: Array) -> float:
+def auprc(truth: Labels, probability: Array) -> float:
     """Average precision; its floor is the prevalence.
 
     Raises:
@@ -128,25 +122,32 @@ def auprc(truth: NDArray[np.int64], probability: Array) -> float:
     return float(sk.average_precision_score(truth, probability))
 
 
-def brier(truth: NDArray[np.int64], probability: Array) -> float:
+def brier(truth: Labels, probability: Array) -> float:
     """Brier score: mean squared difference of probability and event, 0 to 1."""
     return float(np.mean((probability - truth) ** 2))
 
 
-def _at_threshold(score: Callable[..., float]) -> Metric:
-    def metric(truth: NDArray[np.int64], probability: Array) -> float:
+def _at_threshold(
+    score: Callable[..., float], undefined: str
+) -> Callable[[Labels, Array], float]:
+    """The score of the decisions; ``undefined`` says when it would divide by zero."""
+
+    def metric(truth: Labels, probability: Array) -> float:
         predicted = (probability >= DECISION_THRESHOLD).astype(int)
-        return float(score(truth, predicted, zero_division=0))
+        value = float(score(truth, predicted, zero_division=np.nan))
+        if np.isnan(value):
+            raise UndefinedMetricError(undefined)
+        return value
 
     return metric
 
 
-def binary_accuracy(truth: NDArray[np.int64], probability: Array) -> float:
+def binary_accuracy(truth: Labels, probability: Array) -> float:
     """Share of knees on the right side of the threshold 0.5."""
     return float(np.mean((probability >= DECISION_THRESHOLD) == truth))
 
 
-def binary_balanced_accuracy(truth: NDArray[np.int64], probability: Array) -> float:
+def binary_balanced_accuracy(truth: Labels, probability: Array) -> float:
     """Mean of sensitivity and specificity at the threshold 0.5.
 
     Raises:
@@ -156,17 +157,35 @@ def binary_balanced_accuracy(truth: NDArray[np.int64], probability: Array) -> fl
     return float(sk.balanced_accuracy_score(truth, probability >= DECISION_THRESHOLD))
 
 
-BINARY_METRICS: Mapping[str, Metric] = {
+BINARY_METRICS: Mapping[str, Callable[[Labels, Array], float]] = {
     "auroc": auroc,
     "auprc": auprc,
     "brier": brier,
     "accuracy": binary_accuracy,
     "balanced_accuracy": binary_balanced_accuracy,
-    "precision": _at_threshold(sk.precision_score),
-    "recall": _at_threshold(sk.recall_score),
-    "f1": _at_threshold(sk.f1_score),
+    "precision": _at_threshold(sk.precision_score, "no probability reaches the threshold 0.5"),
+    "recall": _at_threshold(sk.recall_score, "no events in the truth"),
+    "f1": _at_threshold(sk.f1_score, "no events, and no probability reaches the threshold 0.5"),
 }
 """Of events (n,) coded 0 and 1 and probabilities (n,). Decisions use the threshold 0.5."""
+
+
+def persons_of(subject_ids: ArrayLike, knee_ids: ArrayLike) -> NDArray[np.str_]:
+    """The person of each row; a knee whose subject is unknown counts as a person of its own.
+
+    Args:
+        subject_ids: Subject of each row, ``-`` where unknown, shape (n,).
+        knee_ids: Knee of each row, shape (n,).
+
+    Returns:
+        What intervals cluster on, shape (n,).
+
+    Example:
+        >>> persons_of(["9000017", "-"], ["a:9000017:0:L", "-:-:-:L"]).tolist()
+        ['9000017', '-:-:-:L']
+    """
+    subjects, knees = np.asarray(subject_ids, dtype=str), np.asarray(knee_ids, dtype=str)
+    return np.where(subjects == UNKNOWN, knees, subjects)
 
 
 def bootstrap_rows(subject_ids: ArrayLike, *, n_boot: int, seed: int) -> list[NDArray[np.int64]]:
@@ -193,17 +212,17 @@ def bootstrap_rows(subject_ids: ArrayLike, *, n_boot: int, seed: int) -> list[ND
 
 
 def estimate(
-    metric: Metric,
-    truth: NDArray[np.int64],
-    probabilities: Array,
+    metric: Callable[[Labels, Any], float],
+    truth: Labels,
+    prediction: Labels | Array,
     draws: list[NDArray[np.int64]],
 ) -> Estimate:
     """Value of a metric with its percentile interval over bootstrap draws.
 
     Args:
-        metric: One of ``KL_METRICS`` or ``BINARY_METRICS``.
+        metric: One of the metrics above.
         truth: Grades or events, shape (n,).
-        probabilities: Shape (n, 5) or (n,).
+        prediction: What the metric wants beside the truth, n rows.
         draws: Rows of each draw, from ``bootstrap_rows``.
 
     Returns:
@@ -212,14 +231,39 @@ def estimate(
     if len(truth) == 0:
         return Estimate(None, n=0, reason="no knee has both a truth and a prediction")
     try:
-        value = metric(truth, probabilities)
+        value = metric(truth, prediction)
     except UndefinedMetricError as error:
         return Estimate(None, n=len(truth), reason=str(error))
     resampled = []
     for rows in draws:
         with suppress(UndefinedMetricError):
-            resampled.append(metric(truth[rows], probabilities[rows]))
+            resampled.append(metric(truth[rows], prediction[rows]))
     if not resampled:
         return Estimate(value, n=len(truth), reason="no bootstrap draw defines an interval")
     low, high = np.percentile(resampled, CI_PERCENTILES)
     return Estimate(value, float(low), float(high), len(truth))
+
+
+def kl_estimates(
+    truth: Labels, predicted: Labels, probabilities: Array, draws: list[NDArray[np.int64]]
+) -> dict[str, Estimate]:
+    """All metrics of a grader.
+
+    Args:
+        truth: True grades, shape (n,).
+        predicted: Grades by the ensemble's voting rule, shape (n,).
+        probabilities: Grade probabilities, shape (n, 5).
+        draws: Rows of each draw, from ``bootstrap_rows``.
+    """
+    graded = {k: estimate(m, truth, predicted, draws) for k, m in GRADE_METRICS.items()}
+    ranked = {
+        k: estimate(m, truth, probabilities, draws) for k, m in GRADE_PROBABILITY_METRICS.items()
+    }
+    return graded | ranked
+
+
+def binary_estimates(
+    truth: Labels, probability: Array, draws: list[NDArray[np.int64]]
+) -> dict[str, Estimate]:
+    """All metrics of a binary risk; events (n,) coded 0 and 1, probabilities (n,)."""
+    return {k: estimate(m, truth, probability, draws) for k, m in BINARY_METRICS.items()}

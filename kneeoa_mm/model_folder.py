@@ -46,21 +46,34 @@ class Preprocessing(Settings):
 
 
 class SeenSubjects(Settings):
-    """Salted HMACs of the subjects that training or selection used."""
+    """Salted HMACs of the subjects that made the model; they name nobody."""
 
     salt: str
-    digests: tuple[str, ...]
+    training: tuple[str, ...]
+    """Subjects whose images changed the weights."""
+    selection: tuple[str, ...]
+    """Subjects on whom the epoch was chosen."""
 
     @classmethod
-    def of(cls, subject_ids: Iterable[str], *, salt: bytes) -> SeenSubjects:
-        """Hash the subjects; the order of ``subject_ids`` does not matter."""
-        digests = sorted({keyed_hash(salt, subject) for subject in subject_ids})
-        return cls(salt=salt.hex(), digests=tuple(digests))
+    def of(cls, training: Iterable[str], selection: Iterable[str], *, salt: bytes) -> SeenSubjects:
+        """Hash the subjects; their order does not matter."""
 
-    def which(self, subject_ids: Iterable[str]) -> set[str]:
-        """Those of ``subject_ids`` that the model has seen."""
-        salt, digests = bytes.fromhex(self.salt), frozenset(self.digests)
-        return {subject for subject in subject_ids if keyed_hash(salt, subject) in digests}
+        def digests(subjects: Iterable[str]) -> tuple[str, ...]:
+            return tuple(sorted({keyed_hash(salt, subject) for subject in subjects}))
+
+        return cls(salt=salt.hex(), training=digests(training), selection=digests(selection))
+
+    def in_training(self, subject_ids: Iterable[str]) -> set[str]:
+        """Those of ``subject_ids`` on whom the model was trained."""
+        return self._among(self.training, subject_ids)
+
+    def in_selection(self, subject_ids: Iterable[str]) -> set[str]:
+        """Those of ``subject_ids`` on whom the epoch was chosen."""
+        return self._among(self.selection, subject_ids)
+
+    def _among(self, digests: tuple[str, ...], subject_ids: Iterable[str]) -> set[str]:
+        salt, known = bytes.fromhex(self.salt), frozenset(digests)
+        return {subject for subject in subject_ids if keyed_hash(salt, subject) in known}
 
 
 class ModelCard(Settings):

@@ -124,8 +124,17 @@ KNEES = _schema(
 table; the image is mirrored to the orientation of a right knee where ``flipped`` is true;
 ``qc_flags`` are joined by ``;``."""
 
-KL_READINGS = _schema("kl_readings", {**_KNEE, "kl_grade": _grade()})
-"""KL grade of a knee at each visit, all from the reading project of its baseline."""
+KL_READINGS = _schema(
+    "kl_readings",
+    {
+        **_KNEE,
+        "months": _column("Int64", required=False),
+        "kl_grade": _grade(),
+        "reading_project": _column("Int64", required=False),
+    },
+)
+"""KL grade of a knee at each visit, all from the reading project of its baseline. The project is
+kept here and not in the cohort, since it tells who was selected and must not become a predictor."""
 
 
 def _outcome_columns() -> dict[str, pa.Column]:
@@ -158,12 +167,15 @@ COHORT = _schema(
         **_outcome_columns(),
         "death_months": _column(float, pa.Check.ge(0), nullable=True, required=False),
         "last_contact_months": _column(float, pa.Check.ge(0), nullable=True, required=False),
+        "missing_reasons": _column(str, nullable=True, required=False),
     },
 )
 """One row a knee at baseline. ``fta_deg`` is negative in varus. For each outcome NAME: ``NAME`` is
 1, 0 or missing; ``NAME_reason`` says why it is missing; the event lies in (``NAME_lower_months``,
-``NAME_upper_months``] where ``NAME_event_observed`` is 1, otherwise the knee was last known free
-of it at ``NAME_lower_months`` and upper is missing."""
+``NAME_upper_months``] where ``NAME_event_observed`` is 1 (both the same where its day is known),
+otherwise the knee was last known free of it at ``NAME_lower_months`` and upper is missing. A knee
+that is not at risk has no interval. ``missing_reasons`` says why factors are missing, as
+``name: reason; ...``."""
 
 FOLDS = _schema(
     "folds",

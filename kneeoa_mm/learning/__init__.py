@@ -1,0 +1,1 @@
+"""Knee images and cohort tables to models, predictions and saliency."""

@@ -1,0 +1,158 @@
+"""Backbones: networks that turn a knee image into a feature vector."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from pathlib import Path
+from typing import Any
+
+import torchvision
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from kneeoa_mm.errors import ConfigError, InputError, MissingExtraError
+
+_CLASSIFIERS = ("classifier", "fc", "heads", "head")
+_FEATURE_MAPS = ("features", "layer4", "trunk_output", "conv5")
+_TIMM = "timm:"
+
+
+class Encoder(nn.Module):
+    """A backbone without its classifier.
+
+    Args:
+        backbone: Maps (B, 3, S, S) to (B, feature_width), or to a map with one pixel.
+        feature_width: Length of the feature vector.
+    """
+
+    def __init__(self, backbone: nn.Module, feature_width: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.feature_width = feature_width
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (B, feature_width) of greyscale images (B, 1, S, S)."""
+        return self.backbone(images.expand(-1, 3, -1, -1)).flatten(1)
+
+    def feature_map(self) -> nn.Module:
+        """The layer whose output is the last map with a spatial extent, for Grad-CAM.
+
+        Raises:
+            ConfigError: This kind of backbone has no such map that we know of.
+        """
+        for name in _FEATURE_MAPS:
+            if hasattr(self.backbone, name):
+                return getattr(self.backbone, name)
+        raise ConfigError(
+            "Grad-CAM does not know where the last feature map of this backbone is.",
+            expected="a backbone with one of " + ", ".join(_FEATURE_MAPS),
+            found=type(self.backbone).__name__,
+        )
+
+
+def build_encoder(name: str) -> Encoder:
+    """Build a backbone with random weights.
+
+    Args:
+        name: ``simple_cnn``, a classification network of torchvision, or ``timm:<name>``.
+
+    Raises:
+        ConfigError: There is no such backbone.
+        MissingExtraError: It comes from timm, which is not installed.
+    """
+    if name == "simple_cnn":
+        return Encoder(SimpleCNN(), SimpleCNN.feature_width)
+    if name.startswith(_TIMM):
+        return _build_timm(name.removeprefix(_TIMM))
+    names = torchvision.models.list_models(module=torchvision.models)
+    if name not in names:
+        close = difflib.get_close_matches(name, [*names, "simple_cnn"], n=3)
+        raise ConfigError(
+            "There is no such backbone.",
+            expected="simple_cnn, a torchvision network or timm:<name>",
+            found=name,
+            fix=f"did you mean {' or '.join(close)}?" if close else "",
+        )
+    backbone = torchvision.models.get_model(name, weights=None)
+    for attribute in _CLASSIFIERS:
+        if hasattr(backbone, attribute):
+            width = _first_linear(getattr(backbone, attribute)).in_features
+            setattr(backbone, attribute, nn.Identity())
+            return Encoder(backbone, width)
+    raise ConfigError("This network has no classifier that could be replaced.", found=name)
+
+
+def _build_timm(name: str) -> Encoder:
+    try:
+        import timm
+    except ImportError as error:
+        raise MissingExtraError(
+            f"The backbone timm:{name} needs the extra `timm`.",
+            fix="pip install 'kneeoa-mm[timm]'",
+        ) from error
+    if not timm.is_model(name):
+        raise ConfigError("timm has no such model.", found=name)
+    backbone: Any = timm.create_model(name, pretrained=False, num_classes=0)
+    return Encoder(backbone, int(backbone.num_features))
+
+
+def _first_linear(module: nn.Module) -> nn.Linear:
+    return next(layer for layer in module.modules() if isinstance(layer, nn.Linear))
+
+
+def load_pretrained(encoder: Encoder, weights: Path) -> None:
+    """Load the weights of a backbone; its classifier, if the file has one, is left out.
+
+    Raises:
+        InputError: The file is absent or no safetensors file, or does not fit the backbone.
+    """
+    if not weights.is_file():
+        raise InputError(
+            "The weights are not there.",
+            expected="a safetensors file; kneeoa-mm downloads nothing",
+            where=weights,
+        )
+    try:
+        tensors = load_file(weights)
+    except Exception as error:  # safetensors raises its own type, which is no subclass of ours
+        raise InputError(
+            "The weights are no safetensors file.", found=str(error), where=weights
+        ) from error
+    kept = {k: v for k, v in tensors.items() if k.split(".")[0] not in _CLASSIFIERS}
+    own = encoder.backbone.state_dict()
+    shapes = {k for k in kept if k in own and kept[k].shape != own[k].shape}
+    # BatchNorm counts its batches for a cumulative average that nobody here uses
+    missing = {k for k in own.keys() - kept.keys() if not k.endswith("num_batches_tracked")}
+    faults = sorted(missing | (kept.keys() - own.keys()) | shapes)
+    if faults:
+        raise InputError(
+            "The weights do not fit the backbone.",
+            expected=f"the tensors of {type(encoder.backbone).__name__}",
+            found=f"{len(faults)} missing, foreign or of another shape, such as {faults[0]}",
+            where=weights,
+        )
+    encoder.backbone.load_state_dict(own | kept)
+
+
+class SimpleCNN(nn.Module):
+    """Five small convolutions, for demonstrations and laptops; learns in minutes from scratch."""
+
+    feature_width = 128
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (3, 16, 32, 64, 96, self.feature_width)
+        layers: list[nn.Module] = []
+        for before, after in itertools.pairwise(widths):
+            layers += [
+                nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.ReLU(),
+            ]
+        self.features = nn.Sequential(*layers)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (B, 128) of images (B, 3, S, S)."""
+        return self.pool(self.features(images)).flatten(1)

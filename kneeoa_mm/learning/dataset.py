@@ -1,0 +1,229 @@
+"""Images as a network sees them: prepared once, kept as bytes, augmented a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.nn import functional
+
+from kneeoa_mm.config import AugmentConfig
+from kneeoa_mm.errors import ItemError
+from kneeoa_mm.model_folder import Preprocessing
+from kneeoa_mm.progress import track
+from kneeoa_mm.records import Reject
+
+_EDGE_FRACTION = 0.1
+_MIDDLE = (0.3, 0.7)
+
+
+def read_grey(path: Path) -> NDArray[np.float32]:
+    """Read a greyscale image of 8 or 16 bits in its own units, shape (rows, columns).
+
+    Raises:
+        ItemError: The file is no image that can be read, or is damaged.
+    """
+    try:
+        with Image.open(path) as image:
+            # Pillow's conversion of 16 bits to "L" clips at 255, so only colour is converted
+            grey = image if image.mode in {"L", "I;16", "I", "F"} else image.convert("L")
+            pixels = np.asarray(grey, dtype=np.float32)
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
+        raise ItemError("E_UNREADABLE", type(error).__name__, stage="read image") from error
+    except Image.DecompressionBombError as error:
+        raise ItemError("E_TOO_LARGE", "more pixels than are safe", stage="read image") from error
+    return pixels
+
+
+def is_negative(pixels: NDArray[np.float32]) -> bool:
+    """Whether a knee image is a photometric negative.
+
+    Bone stands in the middle and attenuates most; in a positive it is brighter than the soft tissue
+    and air at the left and right edge.
+
+    Args:
+        pixels: Grey values, shape (rows, columns).
+    """
+    columns = pixels.shape[1]
+    edge = max(1, round(columns * _EDGE_FRACTION))
+    left, right = (round(columns * share) for share in _MIDDLE)
+    middle = np.median(pixels[:, left:right])
+    sides = np.median(np.concatenate([pixels[:, :edge], pixels[:, -edge:]], axis=1))
+    return bool(middle < sides)
+
+
+def prepare(
+    pixels: NDArray[np.float32], contract: Preprocessing, *, mirror: bool
+) -> NDArray[np.uint8]:
+    """Bring an image into the form that a model's contract states.
+
+    Args:
+        pixels: Grey values in any unit, shape (rows, columns).
+        contract: The model's preprocessing.
+        mirror: The image is a left knee in native orientation.
+
+    Returns:
+        Shape (image_size_px, image_size_px).
+
+    Raises:
+        ItemError: The image is flat.
+    """
+    low, high = np.percentile(pixels, contract.clip_percentiles)
+    if not high > low:
+        raise ItemError("E_FLAT", "all pixels have the same value", stage="prepare image")
+    grey = np.clip((pixels - low) / (high - low), 0, 1).astype(np.float32)
+    if contract.reinvert_negatives and is_negative(grey):
+        grey = 1 - grey
+    if mirror:
+        grey = grey[:, ::-1]
+    size = (contract.image_size_px, contract.image_size_px)
+    resized = Image.fromarray(_pad_to_square(grey)).resize(size, Image.Resampling.BILINEAR)
+    return np.round(np.asarray(resized) * 255).astype(np.uint8)
+
+
+def _pad_to_square(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    rows, columns = grey.shape
+    missing = abs(rows - columns)
+    before, after = missing // 2, missing - missing // 2
+    pads = ((0, 0), (before, after)) if rows > columns else ((before, after), (0, 0))
+    return np.ascontiguousarray(np.pad(grey, pads) if missing else grey)
+
+
+def load_images(
+    knees: pd.DataFrame, contract: Preprocessing
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_], list[Reject]]:
+    """Read and prepare the images of all knees.
+
+    Args:
+        knees: Rows of ``sources.read_knees``.
+        contract: The model's preprocessing.
+
+    Returns:
+        Images (n, size, size), zero where one could not be read; which could be, (n,); and why the
+        others could not.
+    """
+    size = contract.image_size_px
+    images = np.zeros((len(knees), size, size), dtype=np.uint8)
+    readable = np.ones(len(knees), dtype=bool)
+    rejects: list[Reject] = []
+
+    def load(item: tuple[str, bool]) -> NDArray[np.uint8] | ItemError:
+        path, mirror = item
+        try:
+            return prepare(read_grey(Path(path)), contract, mirror=mirror)
+        except ItemError as error:
+            return error
+
+    items = list(zip(knees["image_path"], knees["mirror"], strict=True))
+    with ThreadPoolExecutor() as pool:
+        loaded = track(pool.map(load, items), total=len(items), label="read images")
+        for i, result in enumerate(loaded):
+            if isinstance(result, ItemError):
+                readable[i] = False
+                source = Path(items[i][0]).name
+                rejects.append(Reject(source, result.stage, result.code, result.message))
+            else:
+                images[i] = result
+    return images, readable, rejects
+
+
+def to_input(images: Tensor, contract: Preprocessing) -> Tensor:
+    """Bytes (B, S, S) to the network's input (B, 1, S, S)."""
+    grey = images.unsqueeze(1).float() / 255
+    return (grey - contract.mean) / contract.std
+
+
+class Batches:
+    """One pass over some rows, in an order and with augmentations that only the seed decides.
+
+    Args:
+        arrays: Name to tensor; ``images`` are bytes (n, S, S), all others have n rows.
+        rows: Rows to visit.
+        contract: The model's preprocessing.
+        batch_size: Rows a batch; the last may be smaller, but a single left-over row joins its
+            neighbour, for batch normalisation cannot learn from one image.
+        augment: How to vary the images; None for evaluation, which also keeps the order.
+        seed: Seeds of order and augmentation.
+    """
+
+    def __init__(
+        self,
+        arrays: dict[str, Tensor],
+        rows: NDArray[np.int64],
+        contract: Preprocessing,
+        *,
+        batch_size: int,
+        augment: AugmentConfig | None = None,
+        seed: tuple[int, ...] = (),
+    ) -> None:
+        self._arrays = arrays
+        self._rows = torch.as_tensor(rows, dtype=torch.long)
+        self._contract = contract
+        self._batch_size = batch_size
+        self._augment = augment
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self._splits())
+
+    def _splits(self) -> list[int]:
+        n, size = len(self._rows), self._batch_size
+        starts = list(range(0, n, size))
+        if self._augment is not None and len(starts) > 1 and n - starts[-1] == 1:
+            starts.pop()
+        return starts
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        order, generator = self._rows, None
+        if self._augment is not None:
+            entropy = np.random.SeedSequence(self._seed).generate_state(1, np.uint64)[0]
+            generator = torch.Generator().manual_seed(int(entropy) % 2**63)
+            order = order[torch.randperm(len(order), generator=generator)]
+        starts = self._splits()
+        for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
+            rows = order[start:stop]
+            batch = {name: array[rows] for name, array in self._arrays.items()}
+            batch["images"] = to_input(batch["images"], self._contract)
+            if self._augment is not None and generator is not None:
+                batch["images"] = augment_batch(batch["images"], self._augment, generator)
+            yield batch
+
+
+def augment_batch(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
+    """Rotate, scale, shift and change the exposure of each image by its own random amounts.
+
+    Args:
+        images: Shape (B, 1, S, S).
+        config: Largest amounts.
+        generator: Source of randomness.
+
+    Returns:
+        Shape (B, 1, S, S).
+    """
+    n = len(images)
+
+    def uniform(largest: float) -> Tensor:
+        return (torch.rand(n, generator=generator) * 2 - 1) * largest
+
+    angle = torch.deg2rad(uniform(config.rotation_deg))
+    zoom = 1 + uniform(config.scale)
+    cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
+    # grid coordinates run from -1 to 1, so a share of the width is twice that
+    across, down = uniform(2 * config.translation), uniform(2 * config.translation)
+    flip = torch.ones(n)
+    if config.horizontal_flip:
+        flip = (torch.rand(n, generator=generator) < 0.5).float() * 2 - 1
+    matrices = torch.stack(
+        [torch.stack([cos * flip, -sin, across], 1), torch.stack([sin * flip, cos, down], 1)], 1
+    )
+    grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)
+    moved = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    contrast, brightness = 1 + uniform(config.contrast), uniform(config.brightness)
+    return moved * contrast.view(-1, 1, 1, 1) + brightness.view(-1, 1, 1, 1)

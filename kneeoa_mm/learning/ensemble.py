@@ -1,0 +1,40 @@
+"""An ensemble: members plus a voting rule over their prediction table; it is not a network."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def vote(probabilities: NDArray[np.float64], rule: str) -> NDArray[np.int64]:
+    """Grade each knee from the members' probabilities.
+
+    ``mix`` is the voting of Pi et al. 2023 (Sci Rep 13:22887): the majority decides; where several
+    grades share the most votes, the highest mean probability over *all* grades does. ``hard`` is
+    the majority with ties to the lowest grade, ``soft`` the highest mean probability.
+
+    Args:
+        probabilities: Shape (members, knees, grades); NaN where a member has no say.
+        rule: ``mix``, ``hard`` or ``soft``.
+
+    Returns:
+        Grades, shape (knees,).
+
+    Example:
+        >>> one, other = [0.6, 0.4, 0.0], [0.0, 0.4, 0.6]
+        >>> vote(np.array([[one], [other]]), "mix")  # a tie of 0 and 2: the mean prefers 1
+        array([1])
+    """
+    mean = np.nanmean(probabilities, axis=0)
+    soft = mean.argmax(axis=1)
+    if rule == "soft":
+        return soft
+    n_grades = probabilities.shape[2]
+    has_say = ~np.isnan(probabilities).any(axis=2)
+    choices = np.where(has_say, np.nan_to_num(probabilities, nan=-1.0).argmax(axis=2), -1)
+    counts = np.stack([(choices == grade).sum(axis=0) for grade in range(n_grades)], axis=1)
+    hard = counts.argmax(axis=1)
+    if rule == "hard":
+        return hard
+    tied = (counts == counts.max(axis=1, keepdims=True)).sum(axis=1) > 1
+    return np.where(tied, soft, hard)

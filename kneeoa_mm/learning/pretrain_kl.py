@@ -1,0 +1,218 @@
+"""The stage ``pretrain-kl``: graded knees to an ensemble of KL graders."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from kneeoa_mm import tables
+from kneeoa_mm.config import MemberConfig, PretrainKLConfig
+from kneeoa_mm.errors import InputError
+from kneeoa_mm.folds import make_folds
+from kneeoa_mm.learning.backbones import load_pretrained
+from kneeoa_mm.learning.inference import ImageStore
+from kneeoa_mm.learning.losses import kl_loss
+from kneeoa_mm.learning.members import (
+    KL_OUTPUTS,
+    Plan,
+    Voting,
+    member_name,
+    reported_part,
+    train_run,
+    write_rejects,
+)
+from kneeoa_mm.learning.networks import KLNetwork
+from kneeoa_mm.learning.sources import add_kl_readings, read_knees
+from kneeoa_mm.learning.splits import Split, cross_validation, train_and_val
+from kneeoa_mm.learning.training import Job, Metrics, Outputs
+from kneeoa_mm.metrics import GRADE_METRICS, estimate
+from kneeoa_mm.metrics import GRADE_PROBABILITY_METRICS as PROBABILITY_METRICS
+from kneeoa_mm.model_folder import Preprocessing
+from kneeoa_mm.records import StageResult
+from kneeoa_mm.run_folder import open_run
+
+_SHOWN_EACH_EPOCH = ("accuracy", "precision", "recall", "qwk")
+CLIP_PERCENTILES = (1.0, 99.0)
+_NORMALISATION = {"imagenet": (0.449, 0.226), "symmetric": (0.5, 0.5)}
+"""Mean and standard deviation of grey values; ImageNet's, averaged over its three channels."""
+
+
+def pretrain_kl(
+    data: Path,
+    out: Path,
+    *,
+    config: PretrainKLConfig,
+    folds: Path | None = None,
+    cohort: Path | None = None,
+    device: str = "auto",
+    allow_ungrouped: bool = False,
+    overwrite: bool = False,
+    resume: bool = False,
+) -> StageResult:
+    """Train an ensemble of KL graders.
+
+    Args:
+        data: Folder of graded PNGs, table of knees, or output folder of ``preprocess``.
+        out: Run folder to write.
+        config: The recipe.
+        folds: Table of folds by subject; cross-validates on it.
+        cohort: Output folder of ``cohort``, whose readings grade the knees.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        allow_ungrouped: Take images whose name tells no subject.
+        overwrite: Replace an earlier run in ``out``.
+        resume: Go on with an interrupted run in ``out``.
+
+    Raises:
+        InputError: Nothing to learn from, or a leaking split.
+        ConfigError: An impossible recipe.
+        OutputExistsError: ``out`` is taken.
+    """
+    knees = read_knees(data, allow_ungrouped=allow_ungrouped)
+    if cohort is not None:
+        knees = add_kl_readings(knees, cohort)
+    knees, ungraded = _graded(knees, data)
+    fold_table = tables.read_table(folds, tables.FOLDS) if folds else None
+    if fold_table is None and config.cross_validate:
+        subjects, grades = knees["subject_id"], knees["kl_grade"]
+        fold_table = make_folds(subjects, grades, n_folds=config.folds, seed=config.seed)
+    splits = _splits(knees, fold_table, config, where=folds or data)
+    networks = [_start(config) for _ in splits]
+
+    with open_run(out, config_yaml=config.to_yaml(), overwrite=overwrite, resume=resume):
+        if fold_table is not None:
+            tables.write_table(fold_table, tables.FOLDS, out / "folds.parquet")
+        store = ImageStore(knees)
+        plans = _plans(knees, splits, networks, store, config)
+        predictions, outputs = train_run(
+            plans,
+            knees,
+            out,
+            voting=Voting(config.voting, config.test_time_flip),
+            config_digest=config.digest(),
+            device=device,
+        )
+        outputs |= write_rejects(store.rejects, out)
+    return StageResult(
+        command="pretrain-kl",
+        out=out,
+        outputs=outputs,
+        counts={"knees": len(knees), "ungraded": ungraded, "members": len(plans)},
+        failed=len(store.rejects),
+        figures={f"KL, {reported_part(splits[0])}": summarise_grades(predictions)},
+        next_step=f"kneeoa-mm evaluate {outputs['predictions']} --out {out / 'evaluation'}",
+    )
+
+
+def _plans(
+    knees: pd.DataFrame,
+    splits: list[Split],
+    networks: list[list[KLNetwork]],
+    store: ImageStore,
+    config: PretrainKLConfig,
+) -> list[Plan]:
+    contracts = [_contract(member, config) for member in config.members]
+    images = [store.get(contract) for contract in contracts]
+    grades = torch.tensor(knees["kl_grade"].to_numpy(dtype=np.int64))
+    plans = []
+    for split, started in zip(splits, networks, strict=True):
+        usable = split.among(store.readable)
+        for number, (member, network) in enumerate(zip(config.members, started, strict=True)):
+            job = Job(
+                name=member_name(number, member.backbone, split),
+                network=network,
+                arrays={"images": images[number], "kl_grade": grades},
+                train_rows=usable.train,
+                val_rows=usable.val,
+                contract=contracts[number],
+                config=config.train,
+                loss=partial(_loss, label_smoothing=config.train.label_smoothing),
+                score=score_grades,
+                seed=(config.seed, number, split.fold or 0),
+            )
+            weights = Path(member.weights).name
+            card = {"kind": "kl", "outputs": KL_OUTPUTS, "weights_source": weights}
+            plans.append(Plan(job, usable, card))
+    return plans
+
+
+def _loss(outputs: Outputs, batch: Outputs, *, label_smoothing: float) -> Tensor:
+    return kl_loss(outputs["kl_logits"], batch["kl_grade"], label_smoothing=label_smoothing)
+
+
+def _graded(knees: pd.DataFrame, data: Path) -> tuple[pd.DataFrame, int]:
+    if "kl_grade" not in knees or knees["kl_grade"].isna().all():
+        raise InputError(
+            "None of the knees has a KL grade.",
+            expected="folders 0 to 4, or a table with a column kl_grade",
+            where=data,
+            fix="for the output of preprocess, name the cohort with --cohort DIR",
+        )
+    known = knees["kl_grade"].notna() & (knees.get("split", "train") != "test")
+    return knees[known].reset_index(drop=True), int((~knees["kl_grade"].notna()).sum())
+
+
+def _splits(
+    knees: pd.DataFrame, folds: pd.DataFrame | None, config: PretrainKLConfig, *, where: Path
+) -> list[Split]:
+    if folds is not None:
+        return cross_validation(knees, folds, where=where)
+    return train_and_val(
+        knees,
+        knees["kl_grade"],
+        fraction=config.validation_fraction,
+        seed=config.seed,
+        where=where,
+    )
+
+
+def _start(config: PretrainKLConfig) -> list[KLNetwork]:
+    torch.manual_seed(config.seed)
+    networks = [KLNetwork(member.backbone) for member in config.members]
+    for member, network in zip(config.members, networks, strict=True):
+        if member.weights != "none":
+            load_pretrained(network.encoder, Path(member.weights))
+    return networks
+
+
+def _contract(member: MemberConfig, config: PretrainKLConfig) -> Preprocessing:
+    mean, std = _NORMALISATION[member.normalisation]
+    return Preprocessing(
+        image_size_px=member.image_size_px,
+        mean=mean,
+        std=std,
+        clip_percentiles=CLIP_PERCENTILES,
+        reinvert_negatives=config.reinvert_negatives,
+    )
+
+
+def score_grades(outputs: Outputs, labels: Outputs) -> Metrics:
+    """Metrics of the graded knees of a validation part, None where the part does not define one."""
+    known = labels["kl_grade"] >= 0
+    truth = labels["kl_grade"][known].numpy()
+    probabilities = outputs["kl_logits"][known].softmax(dim=1).double().numpy()
+    if len(truth) == 0:
+        return dict.fromkeys([*_SHOWN_EACH_EPOCH, "auroc"])
+    predicted = probabilities.argmax(axis=1)
+    scores: Metrics = {}
+    for name in _SHOWN_EACH_EPOCH:
+        scores[name] = estimate(GRADE_METRICS[name], truth, predicted, []).value
+    scores["auroc"] = estimate(PROBABILITY_METRICS["auroc"], truth, probabilities, []).value
+    return scores
+
+
+def summarise_grades(predictions: pd.DataFrame) -> dict[str, float]:
+    """Accuracy, macro F1 and quadratic weighted kappa of the graded rows, without intervals."""
+    predictions = predictions.dropna(subset=["kl_grade"])
+    truth = predictions["kl_grade"].to_numpy(dtype=np.int64)
+    predicted = predictions["kl_grade_pred"].to_numpy(dtype=np.int64)
+    summary = {"n": float(len(truth))}
+    for name in ("accuracy", "macro_f1", "qwk"):
+        value = estimate(GRADE_METRICS[name], truth, predicted, []).value
+        if value is not None:
+            summary[name] = round(value, 4)
+    return summary

@@ -1,0 +1,179 @@
+"""Which knees to learn from or to grade: a folder of PNGs, graded or not, or a table of knees."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from kneeoa_mm import tables
+from kneeoa_mm.errors import InputError
+from kneeoa_mm.folds import refuse_shared_subjects
+from kneeoa_mm.records import UNKNOWN, KneeKey, Laterality
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
+SPLITS = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "auto_test": "test",
+}
+"""Folder name to the part of the split it stands for."""
+
+_GRADE_FOLDER = re.compile(r"^(?P<grade>\d+)(?:\D.*)?$")
+_SUBJECT_AND_SIDE = (
+    re.compile(r"^(?P<subject>.*\d)_?(?P<side>[LR])$"),
+    re.compile(r"^(?P<subject>.+)_(?P<side>[12])$"),
+)
+_SIDES = {"L": Laterality.LEFT, "R": Laterality.RIGHT, "1": Laterality.RIGHT, "2": Laterality.LEFT}
+_MAX_LISTED = 5
+
+
+def parse_name(stem: str) -> tuple[str | None, Laterality | None]:
+    """Subject and side in the name of an image.
+
+    Example:
+        >>> parse_name("9003175L"), parse_name("9003175_1")
+        (('9003175', <Laterality.LEFT: 'L'>), ('9003175', <Laterality.RIGHT: 'R'>))
+        >>> parse_name("knee")
+        (None, None)
+    """
+    for pattern in _SUBJECT_AND_SIDE:
+        match = pattern.match(stem)
+        if match:
+            return match["subject"], _SIDES[match["side"]]
+    return None, None
+
+
+def read_knees(data: Path, *, allow_ungrouped: bool = False) -> pd.DataFrame:
+    """List the knees in ``data``.
+
+    Args:
+        data: A folder of images, ``[split/]grade/NAME.png`` or without grades; a table of knees
+            (``.parquet`` or ``.csv``); or the output folder of ``preprocess``.
+        allow_ungrouped: Take images whose name tells no subject, each as a subject of its own.
+
+    Returns:
+        One row a knee: ``knee_id``, ``subject_id``, ``laterality``, ``image_path`` (absolute),
+        ``mirror`` (the image must be mirrored to look like a right knee), ``kl_grade`` where known,
+        and ``split`` where the folder has one.
+
+    Raises:
+        InputError: There are no images, a grade is impossible, a name tells no subject, or a
+            subject stands in two parts of the folder's split.
+    """
+    if not data.exists():
+        raise InputError("The input is not there.", where=data)
+    if data.is_file() or (data / "knees.parquet").is_file():
+        return _read_table(data if data.is_file() else data / "knees.parquet")
+    return _read_folder(data, allow_ungrouped=allow_ungrouped)
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    knees = tables.read_table(path, tables.KNEES)
+    # Path.joinpath keeps a path that is absolute already
+    knees["image_path"] = [str(path.parent.joinpath(image)) for image in knees["image_path"]]
+    flipped = knees.get("flipped", pd.Series(False, index=knees.index))
+    knees["mirror"] = (knees["laterality"] == Laterality.LEFT) & ~flipped
+    if knees.empty:
+        raise InputError("The table has no knees.", where=path)
+    return knees
+
+
+def _read_folder(folder: Path, *, allow_ungrouped: bool) -> pd.DataFrame:
+    images = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not images:
+        raise InputError(
+            "There are no images here.",
+            expected="[split/]grade/NAME.png, a table of knees, or the output of preprocess",
+            where=folder,
+        )
+    rows = [_row(image, folder) for image in images]
+    _refuse_impossible_grades(rows, folder)
+    if not allow_ungrouped:
+        _refuse_nameless(rows, folder)
+    knees = pd.DataFrame(rows)
+    knees["kl_grade"] = knees["kl_grade"].astype("Int64")
+    knees["knee_id"] = _number_copies(knees)
+    if knees["split"].isna().all():
+        knees = knees.drop(columns="split")
+    else:
+        parts = knees.groupby("split")["subject_id"].unique()
+        refuse_shared_subjects({name: list(parts[name]) for name in parts.index}, where=folder)
+    return knees
+
+
+def _row(image: Path, folder: Path) -> dict[str, object]:
+    *parents, _ = image.relative_to(folder).parts
+    # the folder itself may be one part of a split, or one grade
+    nearest = [*parents][::-1] or [folder.name]
+    grade = _GRADE_FOLDER.match(nearest[0])
+    split = next((SPLITS[name.lower()] for name in nearest if name.lower() in SPLITS), None)
+    subject, side = parse_name(image.stem)
+    return {
+        "subject_id": subject or image.stem,
+        "laterality": side or UNKNOWN,
+        "kl_grade": int(grade["grade"]) if grade else None,
+        "image_path": str(image),
+        "mirror": side is Laterality.LEFT,
+        "split": split,
+        "named": subject is not None,
+    }
+
+
+def _refuse_impossible_grades(rows: list[dict[str, object]], folder: Path) -> None:
+    wrong = [r["image_path"] for r in rows if r["kl_grade"] not in {None, 0, 1, 2, 3, 4}]
+    if wrong:
+        raise InputError(
+            "A folder names an impossible grade.",
+            expected="folders 0 to 4",
+            found=f"{len(wrong)} images elsewhere, such as {wrong[0]}",
+            where=folder,
+            fix="rename or remove these folders",
+        )
+
+
+def _refuse_nameless(rows: list[dict[str, object]], folder: Path) -> None:
+    nameless = [Path(str(r["image_path"])).name for r in rows if not r["named"]]
+    if nameless:
+        raise InputError(
+            "Some names tell no subject, so the knees of a person could be split apart.",
+            expected="<subject><L|R>.png, or <subject>_<1|2>.png with 1 for right and 2 for left",
+            found=f"{len(nameless)} other names, such as {', '.join(nameless[:_MAX_LISTED])}",
+            where=folder,
+            fix="rename them, or add --allow-ungrouped to count each image as a person",
+        )
+
+
+def _number_copies(knees: pd.DataFrame) -> list[str]:
+    copy = knees.groupby(["subject_id", "laterality"]).cumcount() + 1
+    sides = [None if side == UNKNOWN else Laterality(side) for side in knees["laterality"]]
+    return [
+        str(KneeKey(None, subject, None, side, number))
+        for subject, side, number in zip(knees["subject_id"], sides, copy, strict=True)
+    ]
+
+
+def add_kl_readings(knees: pd.DataFrame, cohort: Path) -> pd.DataFrame:
+    """Take the grade of each knee and visit from the ``kl_readings.parquet`` of a cohort.
+
+    Raises:
+        InputError: The cohort has no readings, or none of these knees.
+    """
+    readings = tables.read_table(cohort / "kl_readings.parquet", tables.KL_READINGS)
+    grades = readings.set_index("knee_id")["kl_grade"]
+    without_copy = [str(KneeKey.parse(knee)).split(":")[:4] for knee in knees["knee_id"]]
+    graded = knees.assign(kl_grade=[grades.get(":".join(parts)) for parts in without_copy])
+    graded["kl_grade"] = graded["kl_grade"].astype("Int64")
+    if graded["kl_grade"].isna().all():
+        raise InputError(
+            "No knee of the images has a reading in the cohort.",
+            expected=f"knee_id such as {readings['knee_id'].iloc[0]}",
+            found=f"such as {knees['knee_id'].iloc[0]}",
+            where=cohort,
+            fix="preprocess and cohort must use the same --cohort name and the same --ids",
+        )
+    return graded

@@ -1,0 +1,145 @@
+"""From raw studies, or from knee images, to a prediction table."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+
+from kneeoa_mm import tables
+from kneeoa_mm.cohort_spec import CohortSpec
+from kneeoa_mm.config import PreprocessConfig
+from kneeoa_mm.errors import InputError, OutputExistsError
+from kneeoa_mm.imaging.preprocess import preprocess
+from kneeoa_mm.learning.inference import Ensemble, load_ensemble, predict_knees
+from kneeoa_mm.learning.sources import IMAGE_SUFFIXES, read_knees
+from kneeoa_mm.records import KneeKey, PredictionStatus, StageResult
+
+
+def predict(
+    source: Path,
+    model: Path,
+    out: Path,
+    *,
+    cohort: Path | None = None,
+    cohort_spec: CohortSpec | None = None,
+    ids: str | None = None,
+    device: str = "auto",
+    jobs: int = 1,
+    overwrite: bool = False,
+) -> StageResult:
+    """Predict KL grade, and progression where the model does, for every knee of ``source``.
+
+    Args:
+        source: DICOM files or folders, a folder of PNGs (graded or not), or a table of knees.
+        model: Run or model folder.
+        out: Prediction table to write, ``.parquet`` or ``.csv``.
+        cohort: Output folder of ``cohort``, or a table by ``knee_id``: clinical factors for a fused
+            model, and the truth to carry along.
+        cohort_spec: How films name subject and visit, for DICOM.
+        ids: ``keep`` or a key file, for DICOM.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        jobs: Workers for DICOM.
+        overwrite: Replace ``out``.
+
+    Raises:
+        InputError: There is nothing to predict, or ``out`` is no table.
+        ModelFolderError: There is no usable model.
+        OutputExistsError: ``out`` exists.
+    """
+    if out.suffix not in {".parquet", ".csv"}:
+        raise InputError("The output must be a table.", expected=".parquet or .csv", where=out)
+    if out.exists() and not overwrite:
+        raise OutputExistsError("The output exists.", where=out, fix="add --overwrite")
+    ensemble = load_ensemble(model)
+    table = None if cohort is None else _read_cohort(cohort)
+    if _holds_knees(source):
+        knees = read_knees(source, allow_ungrouped=True)
+        return _predict(knees, ensemble, table, out, device)
+    with tempfile.TemporaryDirectory(prefix="kneeoa-mm-") as folder:
+        work = Path(folder) / "knees"
+        preprocess(source, work, config=PreprocessConfig(), cohort=cohort_spec, ids=ids, jobs=jobs)
+        rejects = pd.read_csv(work / "rejects.csv", dtype=str, keep_default_na=False)
+        return _predict(read_knees(work), ensemble, table, out, device, rejects)
+
+
+def _holds_knees(source: Path) -> bool:
+    """Whether ``source`` is a table or holds ordinary images; otherwise it should be DICOM."""
+    if not source.exists():
+        raise InputError("The input is not there.", where=source)
+    if source.is_file():
+        return source.suffix in {".parquet", ".csv"}
+    if (source / "knees.parquet").is_file():
+        return True
+    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in source.rglob("*"))
+
+
+def _read_cohort(cohort: Path) -> pd.DataFrame:
+    path = cohort / "cohort.parquet" if cohort.is_dir() else cohort
+    if not path.is_file():
+        raise InputError("The clinical table is not there.", where=path)
+    table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    if "knee_id" not in table:
+        raise InputError("The clinical table has no column knee_id.", where=path)
+    return table.drop_duplicates("knee_id").set_index("knee_id")
+
+
+def _predict(
+    knees: pd.DataFrame,
+    ensemble: Ensemble,
+    table: pd.DataFrame | None,
+    out: Path,
+    device: str,
+    rejects: pd.DataFrame | None = None,
+) -> StageResult:
+    clinical = None
+    if table is not None:
+        clinical = table.reindex(knees["knee_id"]).reset_index(drop=True)
+        for truth in filter(None, ("kl_grade", ensemble.outcome_column)):
+            if truth in clinical and truth not in knees:
+                knees[truth] = clinical[truth].to_numpy()
+    predictions, unreadable = predict_knees(ensemble, knees, clinical=clinical, device=device)
+    notes = _missing_factors(ensemble, clinical)
+    if rejects is not None:
+        predictions["source"] = knees["source"]
+        predictions = pd.concat([predictions, _rejected_rows(rejects)], ignore_index=True)
+    tables.write_table(predictions, tables.PREDICTIONS, out)
+    seen = int(predictions["seen_in_training"].sum())
+    if seen:
+        notes += (f"{seen} knees are of subjects that the model was trained on.",)
+    return StageResult(
+        command="predict",
+        out=out,
+        outputs={"predictions": out},
+        counts={
+            "knees": int((predictions["status"] == PredictionStatus.OK).sum()),
+            "seen_in_training": seen,
+        },
+        failed=len(unreadable) + (0 if rejects is None else len(rejects)),
+        notes=notes,
+        next_step=f"kneeoa-mm evaluate {out} --out {out.with_suffix('')}-evaluation",
+    )
+
+
+def _missing_factors(ensemble: Ensemble, clinical: pd.DataFrame | None) -> tuple[str, ...]:
+    wanted = {name for m in ensemble.members if m.clinical for name in m.clinical.factors}
+    absent = sorted(wanted - set(() if clinical is None else clinical.columns))
+    if not absent:
+        return ()
+    return (f"No values for {', '.join(absent)}: imputed by the rule that the model learnt.",)
+
+
+def _rejected_rows(rejects: pd.DataFrame) -> pd.DataFrame:
+    """One row a film without a knee, so that no input vanishes."""
+    unknown = KneeKey(None, None, None, None)
+    return pd.DataFrame(
+        {
+            "knee_id": [f"{unknown}:{number}" for number in range(2, len(rejects) + 2)],
+            "subject_id": "-",
+            "laterality": "-",
+            "status": str(PredictionStatus.REJECTED),
+            "seen_in_training": False,
+            "source": rejects["source"],
+        }
+    )
