@@ -127,9 +127,7 @@ def brier(truth: Labels, probability: Array) -> float:
     return float(np.mean((probability - truth) ** 2))
 
 
-def _at_threshold(
-    score: Callable[..., float], undefined: str
-) -> Callable[[Labels, Array], float]:
+def _at_threshold(score: Callable[..., float], undefined: str) -> Callable[[Labels, Array], float]:
     """The score of the decisions; ``undefined`` says when it would divide by zero."""
 
     def metric(truth: Labels, probability: Array) -> float:

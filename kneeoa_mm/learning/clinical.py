@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -97,3 +98,32 @@ class ClinicalEncoding:
     def to_card(self) -> dict[str, Any]:
         """Plain values for a model card."""
         return asdict(self)
+
+
+def read_clinical(source: Path) -> pd.DataFrame:
+    """Read clinical factors, indexed by ``knee_id``.
+
+    Args:
+        source: Output folder of ``cohort``, or a ``.csv`` or ``.parquet`` with ``knee_id``.
+
+    Raises:
+        InputError: There is no such table, or it has no usable ``knee_id``.
+    """
+    path = source / "cohort.parquet" if source.is_dir() else source
+    if not path.is_file():
+        raise InputError("The clinical table is not there.", where=path)
+    read = pd.read_csv if path.suffix == ".csv" else pd.read_parquet
+    try:
+        table = read(path)
+    except (ValueError, OSError) as error:
+        raise InputError(
+            "The clinical table cannot be read.", found=str(error), where=path
+        ) from error
+    if "knee_id" not in table:
+        raise InputError("The clinical table lacks a column.", expected="knee_id", where=path)
+    twice = table["knee_id"][table["knee_id"].duplicated()]
+    if len(twice):
+        raise InputError(
+            "A knee stands twice in the clinical table.", found=str(twice.iloc[0]), where=path
+        )
+    return table.set_index("knee_id")

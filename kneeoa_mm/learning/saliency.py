@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from kneeoa_mm.errors import InputError
+from kneeoa_mm.learning.clinical import read_clinical
 from kneeoa_mm.learning.dataset import to_input
 from kneeoa_mm.learning.inference import ImageStore, Model, choose_device, load_ensemble
 from kneeoa_mm.learning.sources import read_knees
@@ -110,7 +111,7 @@ def explain(
     model: Path,
     out: Path,
     *,
-    clinical: pd.DataFrame | None = None,
+    clinical: Path | None = None,
     limit: int = 16,
     device: str = "auto",
     overwrite: bool = False,
@@ -122,7 +123,7 @@ def explain(
         model: Run or model folder; of a run, each knee is explained by the first member that was
             not trained on its subject.
         out: Folder to write ``saliency.csv`` and ``images/`` into.
-        clinical: Clinical factors by ``knee_id``, for a fused model.
+        clinical: Output folder of ``cohort``, or a table by ``knee_id``, for a fused model.
         limit: At most so many knees, evenly spread over the input.
         device: ``auto``, ``cpu`` or ``cuda``.
         overwrite: Replace earlier output.
@@ -137,6 +138,7 @@ def explain(
     knees = read_knees(data, allow_ungrouped=True)
     spread = np.unique(np.linspace(0, len(knees) - 1, min(limit, len(knees))).astype(int))
     knees = knees.iloc[spread].reset_index(drop=True)
+    table = None if clinical is None else read_clinical(clinical)
     store = ImageStore(knees)
     target = "progression" if ensemble.outcome_column else "kl"
     rows: list[dict[str, object]] = []
@@ -145,7 +147,7 @@ def explain(
             member = _unseen(ensemble.members, str(knees["subject_id"][index]))
             image = store.get(member.card.preprocessing)[index]
             if store.readable[index]:
-                factors = _encoded(member, clinical, str(knees["knee_id"][index]))
+                factors = _encoded(member, table, str(knees["knee_id"][index]))
                 rows += _draw(member, image, factors, target, knees.iloc[index], out, device)
         with atomic_path(out / "saliency.csv") as temporary:
             pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")

@@ -12,6 +12,7 @@ from kneeoa_mm.cohort_spec import CohortSpec
 from kneeoa_mm.config import PreprocessConfig
 from kneeoa_mm.errors import InputError, OutputExistsError
 from kneeoa_mm.imaging.preprocess import preprocess
+from kneeoa_mm.learning.clinical import read_clinical
 from kneeoa_mm.learning.inference import Ensemble, load_ensemble, predict_knees
 from kneeoa_mm.learning.sources import IMAGE_SUFFIXES, read_knees
 from kneeoa_mm.records import KneeKey, PredictionStatus, StageResult
@@ -22,8 +23,8 @@ def predict(
     model: Path,
     out: Path,
     *,
-    cohort: Path | None = None,
-    cohort_spec: CohortSpec | None = None,
+    clinical: Path | None = None,
+    cohort: CohortSpec | None = None,
     ids: str | None = None,
     device: str = "auto",
     jobs: int = 1,
@@ -35,9 +36,9 @@ def predict(
         source: DICOM files or folders, a folder of PNGs (graded or not), or a table of knees.
         model: Run or model folder.
         out: Prediction table to write, ``.parquet`` or ``.csv``.
-        cohort: Output folder of ``cohort``, or a table by ``knee_id``: clinical factors for a fused
-            model, and the truth to carry along.
-        cohort_spec: How films name subject and visit, for DICOM.
+        clinical: Output folder of ``cohort``, or a table by ``knee_id``: clinical factors for a
+            fused model, and the truth to carry along.
+        cohort: How films name subject and visit, for DICOM.
         ids: ``keep`` or a key file, for DICOM.
         device: ``auto``, ``cpu`` or ``cuda``.
         jobs: Workers for DICOM.
@@ -53,13 +54,13 @@ def predict(
     if out.exists() and not overwrite:
         raise OutputExistsError("The output exists.", where=out, fix="add --overwrite")
     ensemble = load_ensemble(model)
-    table = None if cohort is None else _read_cohort(cohort)
+    table = None if clinical is None else read_clinical(clinical)
     if _holds_knees(source):
         knees = read_knees(source, allow_ungrouped=True)
         return _predict(knees, ensemble, table, out, device)
     with tempfile.TemporaryDirectory(prefix="kneeoa-mm-") as folder:
         work = Path(folder) / "knees"
-        preprocess(source, work, config=PreprocessConfig(), cohort=cohort_spec, ids=ids, jobs=jobs)
+        preprocess(source, work, config=PreprocessConfig(), cohort=cohort, ids=ids, jobs=jobs)
         rejects = pd.read_csv(work / "rejects.csv", dtype=str, keep_default_na=False)
         return _predict(read_knees(work), ensemble, table, out, device, rejects)
 
@@ -73,16 +74,6 @@ def _holds_knees(source: Path) -> bool:
     if (source / "knees.parquet").is_file():
         return True
     return any(path.suffix.lower() in IMAGE_SUFFIXES for path in source.rglob("*"))
-
-
-def _read_cohort(cohort: Path) -> pd.DataFrame:
-    path = cohort / "cohort.parquet" if cohort.is_dir() else cohort
-    if not path.is_file():
-        raise InputError("The clinical table is not there.", where=path)
-    table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
-    if "knee_id" not in table:
-        raise InputError("The clinical table has no column knee_id.", where=path)
-    return table.drop_duplicates("knee_id").set_index("knee_id")
 
 
 def _predict(

@@ -1,0 +1,92 @@
+"""What a command shows at its end: results for a person or a program, errors, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, NoReturn
+
+from kneeoa_mm.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_ITEMS_FAILED,
+    EXIT_OK,
+    EXIT_UNEXPECTED,
+    KneeOAError,
+)
+from kneeoa_mm.progress import say
+from kneeoa_mm.records import StageResult
+
+_DEBUG_VARIABLE = "KNEEOA_MM_DEBUG"
+
+
+def conclude(work: Callable[[], StageResult], *, as_json: bool) -> NoReturn:
+    """Run a stage, show how it ended, and exit with the code that says so.
+
+    Args:
+        work: The stage.
+        as_json: Write one JSON document to stdout instead of text.
+
+    Raises:
+        SystemExit: Always.
+    """
+    try:
+        result = work()
+    except KneeOAError as error:
+        document = {"problem": error.problem, **error.details}
+        _fail(f"Error: {error}", document, error.exit_code, as_json)
+    except KeyboardInterrupt:
+        message = "Interrupted. What was finished is saved; go on with --resume where there is one."
+        _fail(message, {"problem": message}, EXIT_INTERRUPTED, as_json)
+    except Exception as error:  # the last resort: a fault of ours, still without a traceback
+        if os.environ.get(_DEBUG_VARIABLE):
+            traceback.print_exc()
+        message = f"Unexpected {type(error).__name__}: {error}"
+        hint = f"\nThis is a fault of kneeoa-mm; {_DEBUG_VARIABLE}=1 shows where."
+        _fail(message + hint, {"problem": message}, EXIT_UNEXPECTED, as_json)
+    code = EXIT_ITEMS_FAILED if result.failed else EXIT_OK
+    if as_json:
+        _write(json.dumps({"exit_code": code, **asdict(result)}, indent=2, default=str))
+    else:
+        _write(_in_words(result))
+    sys.exit(code)
+
+
+def _fail(text: str, document: dict[str, Any], code: int, as_json: bool) -> NoReturn:
+    say(text)
+    if as_json:
+        _write(json.dumps({"exit_code": code, "error": document}, indent=2))
+    sys.exit(code)
+
+
+def _write(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # the reader (`| head`) has seen enough; keep the interpreter from complaining at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _in_words(result: StageResult) -> str:
+    lines = [
+        ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in result.counts.items())
+    ]
+    for title, figures in result.figures.items():
+        lines.append(f"{title}: {_figures(figures)}")
+    if result.failed:
+        listed = result.outputs.get("rejects", result.out)
+        lines.append(f"{result.failed} items failed; see {listed}")
+    lines += [f"Note: {note}" for note in result.notes]
+    lines += [f"Wrote {role.replace('_', ' ')}: {path}" for role, path in result.outputs.items()]
+    if result.next_step:
+        lines.append(f"Next: {result.next_step}")
+    return "\n".join(line for line in lines if line)
+
+
+def _figures(figures: Any) -> str:
+    if isinstance(figures, dict):
+        return ", ".join(f"{name} {_figures(value)}" for name, value in figures.items())
+    return f"{figures:g}" if isinstance(figures, float) else str(figures)

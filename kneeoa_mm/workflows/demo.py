@@ -1,0 +1,184 @@
+"""The whole pipeline on a synthetic cohort, from films to a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from kneeoa_mm.analysis.evaluation import evaluate
+from kneeoa_mm.analysis.report import report
+from kneeoa_mm.analysis.survival import survive
+from kneeoa_mm.cohort.build import build_cohort
+from kneeoa_mm.cohort_spec import read_cohort_spec
+from kneeoa_mm.config import (
+    PreprocessConfig,
+    PretrainKLConfig,
+    TrainJSLConfig,
+    find_recipe,
+    load_config,
+)
+from kneeoa_mm.imaging.preprocess import preprocess
+from kneeoa_mm.learning.pretrain_kl import pretrain_kl
+from kneeoa_mm.learning.saliency import explain
+from kneeoa_mm.learning.train_jsl import train_jsl
+from kneeoa_mm.progress import say
+from kneeoa_mm.records import Outcome, StageResult
+from kneeoa_mm.run_folder import open_run
+from kneeoa_mm.synthetic.cohort import synthesize
+from kneeoa_mm.workflows.compare import compare
+from kneeoa_mm.workflows.predict import predict
+
+RECIPE = "demo"
+FILM_SPACING_MM = 0.4
+
+
+def demo(
+    out: Path,
+    *,
+    subjects: int,
+    seed: int,
+    scenario: Literal["standard", "null"],
+    jobs: int,
+    overwrite: bool = False,
+) -> StageResult:
+    """Run every stage on a synthetic cohort.
+
+    Args:
+        out: Folder to write.
+        subjects: Number of synthetic people.
+        seed: Seed of everything random.
+        scenario: ``standard``, or ``null`` in which clinical factors carry nothing.
+        jobs: Worker processes.
+        overwrite: Replace an earlier demo in ``out``.
+    """
+    settings = f"subjects: {subjects}\nseed: {seed}\nscenario: {scenario}\n"
+    with open_run(out, config_yaml=settings, overwrite=overwrite):
+        _make_data(out, subjects=subjects, seed=seed, scenario=scenario, jobs=jobs)
+        _learn(out, seed)
+        comparison = _analyse(out, seed)
+    return StageResult(
+        command="demo",
+        out=out,
+        outputs={"report": out / "report.html"},
+        counts={"subjects": subjects} | comparison.counts,
+        figures=comparison.figures,
+        notes=("A synthetic cohort: these figures say nothing about real knees.",),
+        next_step=f"open {out / 'report.html'} in a browser",
+    )
+
+
+def _step(title: str, work: Callable[[], StageResult]) -> StageResult:
+    say(f"--- {title}")
+    result = work()
+    say("    " + ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in result.counts.items()))
+    return result
+
+
+def _make_data(
+    out: Path, *, subjects: int, seed: int, scenario: Literal["standard", "null"], jobs: int
+) -> None:
+    spec = read_cohort_spec("synthetic")
+    _step(
+        "synthesize: films and tables of people who never were",
+        lambda: synthesize(
+            out / "source",
+            subjects=subjects,
+            seed=seed,
+            scenario=scenario,
+            pixel_spacing_mm=FILM_SPACING_MM,
+            jobs=jobs,
+        ),
+    )
+    _step(
+        "preprocess: films to single knees",
+        lambda: preprocess(
+            out / "source" / "studies",
+            out / "knees",
+            config=load_config(PreprocessConfig, recipe=find_recipe(RECIPE, "preprocess")),
+            cohort=spec,
+            ids="keep",
+            jobs=jobs,
+        ),
+    )
+    _step(
+        "cohort: tables to one row a knee, with outcomes and folds",
+        lambda: build_cohort(out / "source" / "tables", out / "cohort", spec=spec, seed=seed),
+    )
+
+
+def _learn(out: Path, seed: int) -> None:
+    _step(
+        "pretrain-kl: graders, one a fold",
+        lambda: pretrain_kl(
+            out / "knees",
+            out / "runs" / "kl",
+            config=load_config(
+                PretrainKLConfig, recipe=find_recipe(RECIPE, "kl"), flags={"seed": seed}
+            ),
+            cohort=out / "cohort",
+            folds=out / "cohort" / "folds.parquet",
+        ),
+    )
+    for name, fuse in (("image", False), ("fused", True)):
+        flags = {"seed": seed, "fuse_clinical": fuse}
+        config = load_config(TrainJSLConfig, recipe=find_recipe(RECIPE, "jsl"), flags=flags)
+        _step(
+            f"train-jsl: {name} model of progression",
+            lambda name=name, config=config: train_jsl(
+                out / "cohort",
+                out / "knees",
+                out / "runs" / "kl",
+                out / "runs" / name,
+                config=config,
+            ),
+        )
+
+
+def _analyse(out: Path, seed: int) -> StageResult:
+    predictions = out / "predictions.csv"
+    _step(
+        "predict: every knee by a model that never saw its person",
+        lambda: predict(
+            out / "knees", out / "runs" / "fused", predictions, clinical=out / "cohort"
+        ),
+    )
+    _step(
+        "evaluate: metrics with person-clustered intervals",
+        lambda: evaluate(predictions, out / "evaluation", seed=seed),
+    )
+    _step(
+        "explain: what moved the output",
+        lambda: explain(
+            out / "knees",
+            out / "runs" / "fused",
+            out / "saliency",
+            clinical=out / "cohort",
+            limit=6,
+        ),
+    )
+    _step(
+        "survival: time to knee replacement and to joint-space loss",
+        lambda: survive(out / "cohort", out / "survival", outcome=Outcome.JSL_48M),
+    )
+    comparison = _step(
+        "compare: fused against simpler models, and the best possible",
+        lambda: compare(
+            {name: out / "runs" / name for name in ("image", "fused")},
+            out / "cohort",
+            out / "comparison",
+            outcome=Outcome.JSL_48M,
+            best_possible=out / "source" / "truth" / "best_possible.json",
+            seed=seed,
+        ),
+    )
+    parts = ["knees", "cohort", "runs/kl", "runs/fused", "evaluation", "comparison"]
+    _step(
+        "report",
+        lambda: report(
+            [out / part for part in [*parts, "saliency", "survival"]],
+            out / "report.html",
+            title="Synthetic cohort: a demonstration",
+        ),
+    )
+    return comparison
