@@ -1,0 +1,145 @@
+"""Images reach the network in the form that the contract states, and in an order seeds decide."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from kneeoa_mm.config import AugmentConfig
+from kneeoa_mm.errors import ItemError
+from kneeoa_mm.learning.dataset import (
+    Batches,
+    augment_batch,
+    is_negative,
+    load_images,
+    prepare,
+    read_grey,
+    to_input,
+)
+from kneeoa_mm.model_folder import Preprocessing
+
+CONTRACT = Preprocessing(
+    image_size_px=32, mean=0.5, std=0.5, clip_percentiles=(0, 100), reinvert_negatives=True
+)
+STILL = AugmentConfig(rotation_deg=0, scale=0, translation=0, contrast=0, brightness=0)
+
+
+def knee(bright_half="left"):
+    """Bone in the middle, a bright spot in one half."""
+    pixels = np.full((64, 64), 20, dtype=np.float32)
+    pixels[:, 16:48] = 150
+    columns = slice(18, 24) if bright_half == "left" else slice(40, 46)
+    pixels[20:30, columns] = 255
+    return pixels
+
+
+def test_sixteen_bits_are_read_whole(tmp_path):
+    pixels = np.array([[0, 300], [40000, 65535]], dtype=np.uint16)
+    Image.fromarray(pixels).save(tmp_path / "knee.png")
+    np.testing.assert_array_equal(read_grey(tmp_path / "knee.png"), pixels)
+
+
+def test_the_same_picture_in_8_and_16_bits_is_the_same_to_a_network(tmp_path):
+    eight = knee().astype(np.uint8)
+    Image.fromarray(eight).save(tmp_path / "8.png")
+    Image.fromarray(eight.astype(np.uint16) * 257).save(tmp_path / "16.png")
+    first, second = (
+        prepare(read_grey(tmp_path / name), CONTRACT, mirror=False) for name in ("8.png", "16.png")
+    )
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n trunc"])
+def test_what_is_no_image_is_an_item_error(tmp_path, content):
+    (tmp_path / "bad.png").write_bytes(content)
+    with pytest.raises(ItemError, match="E_UNREADABLE"):
+        read_grey(tmp_path / "bad.png")
+
+
+def test_a_negative_is_recognised_and_turned_back():
+    assert not is_negative(knee())
+    assert is_negative(255 - knee())
+    as_positive = prepare(knee(), CONTRACT, mirror=False)
+    np.testing.assert_allclose(prepare(255 - knee(), CONTRACT, mirror=False), as_positive, atol=1)
+
+
+def test_a_left_knee_is_mirrored():
+    mirrored = prepare(knee("left"), CONTRACT, mirror=True)
+    np.testing.assert_array_equal(mirrored, prepare(knee("right")[:, :], CONTRACT, mirror=False))
+
+
+def test_a_flat_image_is_an_item_error():
+    with pytest.raises(ItemError, match="E_FLAT"):
+        prepare(np.full((8, 8), 7, dtype=np.float32), CONTRACT, mirror=False)
+
+
+def test_an_oblong_image_keeps_its_proportions():
+    pixels = np.zeros((40, 80), dtype=np.float32)
+    pixels[10:30, 30:50] = 1  # a square of 20
+    prepared = prepare(pixels, CONTRACT, mirror=False) > 127
+    assert prepared.any(axis=0).sum() == prepared.any(axis=1).sum() == 8
+
+
+def test_one_bad_image_costs_one_row_and_is_named(tmp_path):
+    Image.fromarray(knee().astype(np.uint8)).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"")
+    paths = [str(tmp_path / name) for name in ("bad.png", "good.png")]
+    table = pd.DataFrame({"image_path": paths, "mirror": False})
+    images, readable, rejects = load_images(table, CONTRACT)
+    assert readable.tolist() == [False, True]
+    assert images[1].max() > 0
+    assert [(r.source, r.code) for r in rejects] == [("bad.png", "E_UNREADABLE")]
+
+
+def rows_seen(batches):
+    return torch.cat([batch["row"] for batch in batches]).tolist()
+
+
+def make_batches(n, size, **settings):
+    arrays = {"images": torch.zeros(n, 4, 4, dtype=torch.uint8), "row": torch.arange(n)}
+    return Batches(arrays, np.arange(n), CONTRACT, batch_size=size, **settings)
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 40), st.integers(1, 9), st.booleans())
+def test_each_pass_shows_every_row_once(n, size, training):
+    batches = make_batches(n, size, augment=STILL if training else None, seed=(1,))
+    assert sorted(rows_seen(batches)) == list(range(n))
+    assert len(list(batches)) == len(batches)
+
+
+def test_a_training_batch_never_holds_a_single_row_where_there_are_more():
+    sizes = [len(batch["row"]) for batch in make_batches(9, 4, augment=STILL, seed=(0,))]
+    assert sizes == [4, 5]
+
+
+def test_the_seed_decides_order_and_augmentation():
+    def draw(seed):
+        return rows_seen(make_batches(30, 8, augment=AugmentConfig(), seed=seed))
+
+    assert draw((1, 2)) == draw((1, 2)) != draw((1, 3))
+
+
+def test_augmentation_of_no_amount_changes_nothing():
+    images = to_input(torch.randint(0, 255, (3, 16, 16), dtype=torch.uint8), CONTRACT)
+    still = augment_batch(images, STILL, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(still, images)
+
+
+def test_rotation_turns_about_the_centre_and_by_no_more_than_asked():
+    images = torch.zeros(64, 1, 65, 65)
+    images[:, :, 28:37, 60:64] = 1  # at three o'clock
+    config = STILL.model_copy(update={"rotation_deg": 30.0})
+    turned = augment_batch(images, config, torch.Generator().manual_seed(0))[:, 0]
+    grid = torch.arange(65.0) - 32
+    mass = turned.sum(dim=(1, 2))
+    across = (turned.sum(dim=1) * grid).sum(dim=1) / mass
+    down = (turned.sum(dim=2) * grid).sum(dim=1) / mass
+    degrees = torch.rad2deg(torch.atan2(down, across))
+    assert degrees.abs().max() < 31
+    assert degrees.max() > 20
+    assert degrees.min() < -20
+    torch.testing.assert_close(torch.hypot(across, down), torch.full((64,), 29.5), atol=1, rtol=0)

@@ -1,0 +1,121 @@
+"""Reading knees: subjects and sides come from names, and what would leak or mislead is refused."""
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from kneeoa_mm import tables
+from kneeoa_mm.errors import InputError, LeakError
+from kneeoa_mm.learning.sources import add_kl_readings, parse_name, read_knees
+
+
+def put(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4)).save(path)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("stem", "expected"),
+    [
+        ("9003175L", ("9003175", "L")),
+        ("9003175_R", ("9003175", "R")),
+        ("9003175_1", ("9003175", "R")),
+        ("P-12_2", ("P-12", "L")),
+        ("knee", (None, None)),
+        ("L", (None, None)),
+        ("9003175", (None, None)),
+    ],
+)
+def test_subject_and_side_are_read_from_the_name(stem, expected):
+    assert parse_name(stem) == expected
+
+
+def test_a_graded_folder_with_a_split(tmp_path):
+    put(tmp_path, "train/0/1L.png", "train/3/1R.png", "val/4/2L.png")
+    (tmp_path / "train" / "0" / "notes.txt").write_text("no image")
+    knees = read_knees(tmp_path).set_index("knee_id")
+    assert knees["kl_grade"].to_dict() == {"-:1:-:L": 0, "-:1:-:R": 3, "-:2:-:L": 4}
+    assert knees["split"].to_dict() == {"-:1:-:L": "train", "-:1:-:R": "train", "-:2:-:L": "val"}
+    assert knees["mirror"].to_dict() == {"-:1:-:L": True, "-:1:-:R": False, "-:2:-:L": True}
+
+
+def test_a_folder_of_one_part_or_without_grades(tmp_path):
+    put(tmp_path / "val", "0/1L.png", "1/2L.png")
+    assert set(read_knees(tmp_path / "val")["kl_grade"]) == {0, 1}
+    put(tmp_path / "plain", "1L.png")
+    assert read_knees(tmp_path / "plain")["kl_grade"].isna().all()
+
+
+def test_two_films_of_one_knee_get_a_copy_number(tmp_path):
+    put(tmp_path, "a/1L.png", "b/1L.png")
+    assert read_knees(tmp_path)["knee_id"].tolist() == ["-:1:-:L", "-:1:-:L:2"]
+
+
+def test_a_subject_in_two_parts_is_refused(tmp_path):
+    put(tmp_path, "train/0/1L.png", "val/0/1R.png", "val/0/2R.png")
+    with pytest.raises(LeakError, match="both train and val: 1"):
+        read_knees(tmp_path)
+
+
+def test_an_impossible_grade_is_refused(tmp_path):
+    put(tmp_path, "train/0/1L.png", "train/5/2L.png")
+    with pytest.raises(InputError, match="folders 0 to 4"):
+        read_knees(tmp_path)
+
+
+def test_names_without_a_subject_are_refused_unless_allowed(tmp_path):
+    put(tmp_path, "0/knee-a.png", "1/knee-b.png")
+    with pytest.raises(InputError, match="--allow-ungrouped"):
+        read_knees(tmp_path)
+    assert read_knees(tmp_path, allow_ungrouped=True)["subject_id"].tolist() == ["knee-a", "knee-b"]
+
+
+@pytest.mark.parametrize("make", [True, False])
+def test_a_folder_without_images_or_no_folder_is_refused(tmp_path, make):
+    folder = tmp_path / "nothing"
+    if make:
+        folder.mkdir()
+    with pytest.raises(InputError, match="nothing"):
+        read_knees(folder)
+
+
+def table_of_knees(folder, **columns):
+    frame = pd.DataFrame(
+        {
+            "knee_id": ["oai:1:0:L", "oai:1:24:L:2", "oai:2:0:R"],
+            "subject_id": ["1", "1", "2"],
+            "laterality": ["L", "L", "R"],
+            "image_path": ["images/a.png", "images/b.png", "images/c.png"],
+            **columns,
+        }
+    )
+    return tables.write_table(frame, tables.KNEES, folder / "knees.parquet")
+
+
+def test_an_image_that_preprocess_mirrored_is_not_mirrored_again(tmp_path):
+    path = table_of_knees(tmp_path, flipped=[True, False, False])
+    knees = read_knees(path)
+    assert knees["mirror"].tolist() == [False, True, False]
+    assert knees["image_path"][0] == str(tmp_path / "images" / "a.png")
+
+
+def readings(folder, knee_ids):
+    frame = pd.DataFrame({"knee_id": knee_ids, "kl_grade": range(len(knee_ids))})
+    frame[["subject_id", "laterality"]] = [k.split(":")[1::2] for k in knee_ids]
+    tables.write_table(frame, tables.KL_READINGS, folder / "kl_readings.parquet")
+
+
+def test_readings_of_a_cohort_grade_each_visit_and_every_copy(tmp_path):
+    knees = read_knees(table_of_knees(tmp_path))
+    readings(tmp_path, ["oai:1:0:L", "oai:1:24:L"])
+    assert add_kl_readings(knees, tmp_path)["kl_grade"].tolist() == [0, 1, pd.NA]
+
+
+def test_readings_of_another_cohort_are_refused(tmp_path):
+    knees = read_knees(table_of_knees(tmp_path))
+    readings(tmp_path, ["most:1:0:L"])
+    with pytest.raises(InputError, match="same --cohort name"):
+        add_kl_readings(knees, tmp_path)

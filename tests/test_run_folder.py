@@ -1,0 +1,95 @@
+"""Output directories: nothing is overwritten by accident, half-written, or shared by two runs."""
+
+import json
+import os
+import socket
+
+import pytest
+
+from kneeoa_mm.errors import ConfigError, OutputExistsError
+from kneeoa_mm.run_folder import atomic_path, open_run, write_json
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+
+    def write_half():
+        with atomic_path(path) as temporary:
+            temporary.write_text("half of the n")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_refuses_what_no_other_program_could_read(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "metrics.json", {"auroc": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_with_another_run_is_refused_and_left_alone(tmp_path):
+    out = tmp_path / "run"
+    with open_run(out, config_yaml="seed: 1\n"):
+        (out / "result").write_text("precious")
+    with pytest.raises(OutputExistsError, match="--overwrite"), open_run(out):
+        pass
+    assert (out / "result").read_text() == "precious"
+    assert (out / "config.yaml").read_text() == "seed: 1\n"
+
+
+def test_overwrite_replaces_a_run_but_never_a_folder_of_someone_else(tmp_path):
+    out, foreign = tmp_path / "run", tmp_path / "photos"
+    with open_run(out):
+        (out / "old").touch()
+    with open_run(out, overwrite=True):
+        pass
+    assert not (out / "old").exists()
+    foreign.mkdir()
+    (foreign / "holiday.jpg").touch()
+    with pytest.raises(OutputExistsError), open_run(foreign, overwrite=True):
+        pass
+    assert (foreign / "holiday.jpg").exists()
+
+
+def test_resume_with_a_changed_configuration_shows_the_difference(tmp_path):
+    with open_run(tmp_path / "run", config_yaml="seed: 1\nlr: 0.1\n"):
+        pass
+    with (
+        pytest.raises(ConfigError, match=r"was seed: 1; now seed: 2"),
+        open_run(tmp_path / "run", config_yaml="seed: 2\nlr: 0.1\n", resume=True),
+    ):
+        pass
+
+
+def test_resume_keeps_what_is_there(tmp_path):
+    with open_run(tmp_path / "run", config_yaml="seed: 1\n") as out:
+        (out / "done").touch()
+    with open_run(tmp_path / "run", config_yaml="seed: 1\n", resume=True) as out:
+        assert (out / "done").exists()
+
+
+def test_a_second_run_in_the_same_folder_is_refused_while_the_first_lives(tmp_path):
+    with (
+        open_run(tmp_path / "run", config_yaml="a: 1\n"),
+        pytest.raises(OutputExistsError, match=str(os.getpid())),
+        open_run(tmp_path / "run", config_yaml="a: 1\n", resume=True),
+    ):
+        pass
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
+def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
+    out = tmp_path / "run"
+    with open_run(out, config_yaml="a: 1\n"):
+        pass
+    dead = os.fork()
+    if dead == 0:
+        os._exit(0)
+    os.waitpid(dead, 0)
+    (out / ".lock").write_text(json.dumps({"pid": dead, "host": socket.gethostname()}))
+    with open_run(out, config_yaml="a: 1\n", resume=True):
+        assert json.loads((out / ".lock").read_text())["pid"] == os.getpid()
