@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kneeoa_mm import tables
 from kneeoa_mm.config import TrainJSLConfig
@@ -221,6 +222,9 @@ def _plan(
     )
     network.encoder.load_state_dict(source.network.encoder.state_dict())
     network.kl_head.load_state_dict(source.network.kl_head.state_dict())
+    # the risk starts at the prevalence, so that the folds' models agree on its level
+    prevalence = float(np.nanmean(events[split.train]))
+    nn.init.constant_(network.jsl_head.bias, math.log(prevalence / (1 - prevalence)))
     usable = split.among(store.readable)
     job = Job(
         name=member_name(0, backbone, split),

@@ -16,6 +16,12 @@ def draw_knee(grade, generator):
     return np.clip(pixels + generator.normal(0, 5, pixels.shape), 0, 255).astype(np.uint8)
 
 
+@pytest.fixture(scope="session")
+def knee_of_grade():
+    """The drawing function, for tests that lay out their own files."""
+    return draw_knee
+
+
 @pytest.fixture
 def graded_folder(tmp_path):
     """``train`` and ``val`` with both knees of each subject, all five grades."""

@@ -1,0 +1,273 @@
+"""The training stages end to end on knees that a tiny network can grade."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from kneeoa_mm import tables
+from kneeoa_mm.config import PretrainKLConfig, TrainJSLConfig, load_config
+from kneeoa_mm.errors import ConfigError, InputError, LeakError, OutputExistsError
+from kneeoa_mm.learning import training
+from kneeoa_mm.learning.inference import load_ensemble, predict_knees
+from kneeoa_mm.learning.pretrain_kl import pretrain_kl
+from kneeoa_mm.learning.saliency import explain
+from kneeoa_mm.learning.sources import read_knees
+from kneeoa_mm.learning.train_jsl import train_jsl
+from kneeoa_mm.records import Outcome
+
+SMALL = [
+    "members=[{backbone: simple_cnn, image_size_px: 40}]",
+    "train.lr=2e-3",
+    "train.batch_size=16",
+]
+
+
+def kl_config(*sets):
+    return load_config(PretrainKLConfig, sets=[*SMALL, *sets])
+
+
+def weights(run):
+    (path,) = run.glob("members/*/weights.safetensors")
+    return load_file(path)
+
+
+def test_a_grader_learns_and_leaves_a_whole_run(graded_folder, tmp_path):
+    run = tmp_path / "run"
+    result = pretrain_kl(graded_folder, run, config=kl_config("train.epochs=12"), device="cpu")
+    predictions = tables.read_table(run / "predictions.parquet", tables.PREDICTIONS)
+    val = read_knees(graded_folder / "val")
+    assert sorted(predictions["knee_id"]) == sorted(val["knee_id"]), "validation knees alone"
+    assert (predictions["kl_grade"] == predictions["kl_grade_pred"]).mean() > 0.6
+    assert not predictions["seen_in_training"].any()
+    history = pd.read_csv(run / "history.csv")
+    assert history["epoch"].tolist() == list(range(1, 13))
+    assert {
+        "train_loss",
+        "val_loss",
+        "val_accuracy",
+        "val_precision",
+        "val_recall",
+        "val_auroc",
+    } <= {*history}
+    assert result.failed == 0
+    assert {path.name for path in run.iterdir()} == {
+        "config.yaml",
+        "ensemble.json",
+        "history.csv",
+        "history.png",
+        "members",
+        "predictions.parquet",
+    }
+
+
+class Interrupted(BaseException):
+    """Stands for a kill at the end of an epoch."""
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_resumed_run_equals_one_that_was_never_interrupted(
+    graded_folder, tmp_path, monkeypatch, epoch
+):
+    config = kl_config("train.epochs=4", "train.stages.1.schedule=cosine")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    pretrain_kl(graded_folder, whole, config=config, device="cpu")
+
+    stop_if_stale = training.Recorder._stop_if_stale
+
+    def interrupt(self, trainer):
+        stop_if_stale(self, trainer)
+        if len(self._record.history) == epoch:
+            raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Recorder, "_stop_if_stale", interrupt)
+        with pytest.raises(Interrupted):
+            pretrain_kl(graded_folder, broken, config=config, device="cpu")
+    torch.manual_seed(99)  # a new process has another random state
+    pretrain_kl(graded_folder, broken, config=config, device="cpu", resume=True)
+
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(broken)[name]), name
+    left, right = (
+        pd.read_csv(run / "history.csv").drop(columns="seconds") for run in (whole, broken)
+    )
+    pd.testing.assert_frame_equal(left, right)
+    left, right = (pd.read_parquet(run / "predictions.parquet") for run in (whole, broken))
+    pd.testing.assert_frame_equal(left, right)
+
+
+def test_a_taken_folder_is_refused_before_any_work(graded_folder, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "thesis.txt").touch()
+    with pytest.raises(OutputExistsError):
+        pretrain_kl(graded_folder, run, config=kl_config())
+    assert [path.name for path in run.iterdir()] == ["thesis.txt"]
+
+
+def test_an_ungraded_folder_an_unknown_backbone_and_absent_weights_stop_before_any_output(
+    graded_folder, tmp_path
+):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for image in (graded_folder / "train" / "0").iterdir():
+        shutil.copy(image, flat)
+    with pytest.raises(InputError, match="None of the knees has a KL grade"):
+        pretrain_kl(flat, tmp_path / "run", config=kl_config())
+    unknown = kl_config("members.0.backbone=nonet")
+    with pytest.raises(ConfigError, match="no such backbone"):
+        pretrain_kl(graded_folder, tmp_path / "run", config=unknown)
+    weightless = kl_config("members.0.weights=absent.safetensors")
+    with pytest.raises(InputError, match="not there"):
+        pretrain_kl(graded_folder, tmp_path / "run", config=weightless)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_image_is_listed_and_the_run_goes_on(graded_folder, tmp_path):
+    victim = next((graded_folder / "train" / "0").iterdir())
+    victim.write_bytes(b"")
+    run = tmp_path / "run"
+    result = pretrain_kl(graded_folder, run, config=kl_config("train.epochs=1"), device="cpu")
+    assert result.failed == 1
+    assert pd.read_csv(run / "rejects.csv")["source"].tolist() == [victim.name]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, knee_of_grade):
+    """A cohort whose outcome is decided by sex alone; images and grades as ever."""
+    folder = tmp_path_factory.mktemp("study")
+    generator = np.random.default_rng(1)
+    rows = []
+    for number in range(48):
+        sex = "FM"[number % 2]
+        for side in "LR":
+            grade = int(generator.integers(0, 4))
+            name = f"{number}{side}.png"
+            (folder / "knees" / "images").mkdir(parents=True, exist_ok=True)
+            pixels = knee_of_grade(grade, generator)
+            Image.fromarray(pixels).save(folder / "knees" / "images" / name)
+            rows.append(
+                {
+                    "knee_id": f"trial:{number}:0:{side}",
+                    "subject_id": str(number),
+                    "laterality": side,
+                    "months": 0,
+                    "image_path": f"images/{name}",
+                    "flipped": side == "L",
+                    "kl_grade": grade,
+                    "sex": sex,
+                    "age_years": 60.0 + number % 7,
+                    "jsl_48m": None if number % 12 == 0 else int(sex == "M"),
+                }
+            )
+    frame = pd.DataFrame(rows)
+    identity = ["knee_id", "subject_id", "laterality", "months", "image_path", "flipped"]
+    tables.write_table(frame[identity], tables.KNEES, folder / "knees" / "knees.parquet")
+    blank = {
+        name: None
+        for name, column in tables.COHORT.rules.columns.items()
+        if column.required and name not in frame
+    }
+    cohort = frame.drop(columns=["image_path", "flipped"]).assign(**blank)
+    tables.write_table(cohort, tables.COHORT, folder / "cohort" / "cohort.parquet")
+    tables.write_table(frame, tables.KL_READINGS, folder / "cohort" / "kl_readings.parquet")
+    subjects = sorted(set(frame["subject_id"]))
+    folds = pd.DataFrame({"subject_id": subjects, "fold": np.arange(len(subjects)) // 2 % 3})
+    tables.write_table(folds, tables.FOLDS, folder / "cohort" / "folds.parquet")
+    pretrain_kl(
+        folder / "knees",
+        folder / "kl",
+        config=kl_config("train.epochs=2"),
+        cohort=folder / "cohort",
+        folds=folder / "cohort" / "folds.parquet",
+        device="cpu",
+    )
+    return folder
+
+
+def jsl(study, out, *sets, **arguments):
+    sets = [
+        "train.lr=1e-2",
+        "train.epochs=12",
+        "train.batch_size=16",
+        "train.stages=[{trainable: head}]",
+        "clinical_factors=[age_years, sex]",
+        *sets,
+    ]
+    config = load_config(TrainJSLConfig, sets=sets)
+    paths = {name: study / name for name in ("cohort", "knees")}
+    return train_jsl(
+        **paths, encoder=study / "kl", out=out, config=config, device="cpu", **arguments
+    )
+
+
+def auroc(result):
+    (title,) = (title for title in result.figures if title.startswith("jsl_48m"))
+    return result.figures[title]["auroc"]
+
+
+def test_fusion_finds_what_only_the_clinical_table_tells(study, tmp_path):
+    fused = jsl(study, tmp_path / "fused", "fuse_clinical=true")
+    image = jsl(study, tmp_path / "image")
+    assert auroc(fused) > 0.9
+    assert auroc(image) < 0.8
+    predictions = tables.read_table(tmp_path / "fused" / "predictions.parquet", tables.PREDICTIONS)
+    assert len(predictions) == 96, "knees without the outcome are predicted too"
+    assert predictions["jsl_48m"].isna().sum() == 8
+
+
+def test_each_knee_is_scored_by_members_that_never_saw_its_subject(study):
+    ensemble = load_ensemble(study / "kl")
+    knees = read_knees(study / "knees")
+    for member in ensemble.members:
+        seen = member.card.seen_subjects
+        subjects = set(knees["subject_id"])
+        assert seen.in_training(subjects) | seen.in_selection(subjects) < subjects
+    again, _ = predict_knees(ensemble, knees, device="cpu")
+    assert not again["seen_in_training"].any()
+    reported = tables.read_table(study / "kl" / "predictions.parquet", tables.PREDICTIONS)
+    columns = [f"kl_prob_{grade}" for grade in range(5)]
+    pd.testing.assert_frame_equal(
+        again.set_index("knee_id").sort_index()[columns],
+        reported.set_index("knee_id").sort_index()[columns],
+        atol=1e-5,
+    )
+
+
+def test_an_encoder_that_saw_the_fold_is_refused(study, tmp_path):
+    folds = tables.read_table(study / "cohort" / "folds.parquet", tables.FOLDS)
+    other = folds.assign(fold=np.arange(len(folds)) % 3)
+    path = tables.write_table(other, tables.FOLDS, tmp_path / "other.parquet")
+    with pytest.raises(LeakError, match="same folds"):
+        jsl(study, tmp_path / "run", folds=path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_outcome_without_values_is_refused(study, tmp_path):
+    config = load_config(TrainJSLConfig, flags={"outcome": Outcome.TKR})
+    with pytest.raises(InputError, match="No knee has both an image and the outcome tkr"):
+        train_jsl(study / "cohort", study / "knees", study / "kl", tmp_path / "run", config=config)
+
+
+def test_the_grade_enters_only_by_its_own_switch(study, tmp_path):
+    with pytest.raises(InputError, match="kl_as_input"):
+        jsl(study, tmp_path / "a", "fuse_clinical=true", "clinical_factors=[kl_grade]")
+    jsl(study, tmp_path / "b", "kl_as_input=true", "train.epochs=1")
+    card = json.loads(next((tmp_path / "b").glob("members/*/model.json")).read_text())
+    assert set(card["clinical"]["categorical"]) == {"kl_grade"}
+
+
+def test_saliency_writes_a_picture_a_knee_and_says_how_each_map_went(study, tmp_path):
+    result = explain(study / "knees", study / "kl", tmp_path / "maps", limit=3, device="cpu")
+    rows = pd.read_csv(tmp_path / "maps" / "saliency.csv")
+    assert len(rows) == 6
+    assert set(rows["method"]) == {"gradcam", "saliency"}
+    assert set(rows["status"]) <= {"ok", "no positive evidence"}
+    assert all((tmp_path / "maps" / image).is_file() for image in rows["image"])
+    assert result.counts["knees"] == 3
