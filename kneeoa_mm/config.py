@@ -48,6 +48,8 @@ class PreprocessConfig(Settings):
     """Below it the detector abstains and the knee is rejected as ``E_NO_JOINT``."""
     max_pixels: int = Field(default=100_000_000, gt=0)
     """Films of more pixels are refused before decoding."""
+    film_timeout_s: Positive = 120.0
+    """A film that takes longer is rejected as ``E_TIMEOUT``."""
 
 
 class StageConfig(Settings):

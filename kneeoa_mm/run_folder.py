@@ -87,7 +87,7 @@ def open_run(
         OutputExistsError: ``out`` holds something else, or another run is writing there.
         ConfigError: ``resume`` with a changed configuration.
     """
-    _refuse_what_is_there(out, config_yaml, overwrite=overwrite, resume=resume)
+    refuse_taken(out, config_yaml, overwrite=overwrite, resume=resume)
     if overwrite and out.exists():
         _refuse_lock(out / LOCK_FILE)
         shutil.rmtree(out)
@@ -105,9 +105,19 @@ def open_run(
         lock.unlink(missing_ok=True)
 
 
-def _refuse_what_is_there(
-    out: Path, config_yaml: str | None, *, overwrite: bool, resume: bool
+def refuse_taken(
+    out: Path,
+    config_yaml: str | None = None,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
 ) -> None:
+    """Raise unless ``open_run`` could claim ``out``; for stages that read long before they write.
+
+    Raises:
+        OutputExistsError: ``out`` holds something else.
+        ConfigError: ``resume`` with a changed configuration.
+    """
     if out.is_file():
         raise OutputExistsError("The output must be a directory.", found="a file", where=out)
     if not out.exists() or not any(out.iterdir()):

@@ -34,7 +34,7 @@ from kneeoa_mm.metrics import GRADE_METRICS, estimate
 from kneeoa_mm.metrics import GRADE_PROBABILITY_METRICS as PROBABILITY_METRICS
 from kneeoa_mm.model_folder import Preprocessing
 from kneeoa_mm.records import StageResult
-from kneeoa_mm.run_folder import open_run
+from kneeoa_mm.run_folder import open_run, refuse_taken
 
 _SHOWN_EACH_EPOCH = ("accuracy", "precision", "recall", "qwk")
 CLIP_PERCENTILES = (1.0, 99.0)
@@ -72,6 +72,7 @@ def pretrain_kl(
         ConfigError: An impossible recipe.
         OutputExistsError: ``out`` is taken.
     """
+    refuse_taken(out, config.to_yaml(), overwrite=overwrite, resume=resume)
     knees = read_knees(data, allow_ungrouped=allow_ungrouped)
     if cohort is not None:
         knees = add_kl_readings(knees, cohort)

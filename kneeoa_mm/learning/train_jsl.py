@@ -33,7 +33,7 @@ from kneeoa_mm.learning.splits import Split, cross_validation
 from kneeoa_mm.learning.training import Job, Metrics, Outputs
 from kneeoa_mm.metrics import BINARY_METRICS, estimate
 from kneeoa_mm.records import KneeKey, StageResult
-from kneeoa_mm.run_folder import open_run
+from kneeoa_mm.run_folder import open_run, refuse_taken
 
 
 def train_jsl(
@@ -66,6 +66,7 @@ def train_jsl(
         LeakError: Every encoder has seen subjects of a fold that it would be tested on.
         OutputExistsError: ``out`` is taken.
     """
+    refuse_taken(out, config.to_yaml(), overwrite=overwrite, resume=resume)
     joined, counts = join_cohort(read_knees(knees), cohort, str(config.outcome))
     fold_file = folds or cohort / "folds.parquet"
     fold_table = tables.read_table(fold_file, tables.FOLDS)

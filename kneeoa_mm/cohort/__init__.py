@@ -1,0 +1,1 @@
+"""Source tables to one row a knee at baseline, with its outcomes."""

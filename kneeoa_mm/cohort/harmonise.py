@@ -1,0 +1,176 @@
+"""From source tables to our vocabulary: one row a knee at baseline, one row a reading.
+
+Every value is checked where it is read, so that a fault names its file, column and lines; all
+faults of all tables are reported at once. A missing value keeps its reason in a column of its own,
+``<name>_missing``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pandas as pd
+
+from kneeoa_mm.cohort.columns import FACTORS, convert
+from kneeoa_mm.cohort.sources import SIDES, Cell, Source, listed, parse_cell, read_source
+from kneeoa_mm.cohort_spec import ENROLLEES, KEYS, CohortSpec
+from kneeoa_mm.errors import TableError
+
+KNEE = ["subject_id", "laterality"]
+PROJECT = "reading_project"
+KL = "kl_grade"
+JSW = "mjsw_medial_mm"
+MISSING = "_missing"
+
+_LINE = "line"
+_ABSENT_COLUMN = "not in this release"
+_ABSENT_TABLE = "the table is not there"
+_ABSENT_ROW = "no row in the table"
+_BONE_ON_BONE_MM = 0.0
+
+
+class Harmonised(NamedTuple):
+    """A cohort's sources in our vocabulary.
+
+    Attributes:
+        knees: One row a knee of every enrolled subject: factors and events.
+        kl: One row a KL reading.
+        jsw: One row a reading of joint-space width.
+        notes: What a person should know of the tables.
+    """
+
+    knees: pd.DataFrame
+    kl: pd.DataFrame
+    jsw: pd.DataFrame
+    notes: tuple[str, ...]
+
+
+def harmonise(sources: list[Source], spec: CohortSpec) -> Harmonised:
+    """Bring the sources of a cohort into our vocabulary.
+
+    Raises:
+        TableError: With every faulty cell and every duplicate row, by file, column and line.
+    """
+    tables = _translate_all(sources)
+    enrolled = tables[ENROLLEES]["subject_id"]
+    knees = _both_sides(tables[ENROLLEES])
+    notes = []
+    for name, frame in tables.items():
+        strangers = set(frame["subject_id"]) - set(enrolled)
+        if strangers:
+            notes.append(f"{name}: {len(strangers)} subject(s) are not in {ENROLLEES}, left out")
+        if name != ENROLLEES and not {KL, JSW} & set(frame):
+            keys = KNEE if "laterality" in frame else ["subject_id"]
+            columns = [column for column in frame if column not in ("months", *KEYS)]
+            knees = _join(knees, frame[[*keys, *columns]], keys)
+    return Harmonised(
+        _with_every_factor(knees, spec),
+        _readings(tables, KL),
+        _measured(_readings(tables, JSW)),
+        tuple(notes),
+    )
+
+
+def _translate_all(sources: list[Source]) -> dict[str, pd.DataFrame]:
+    faults: list[str] = []
+    frames: dict[str, list[pd.DataFrame]] = {}
+    for source in sources:
+        frame = _translate(source, faults)
+        frames.setdefault(source.table, []).append(_without_copies(frame, source, faults))
+    if faults:
+        raise TableError(
+            f"The tables hold {len(faults)} kind(s) of fault.",
+            faults,
+            fix="correct these cells, or map their codes in cohort.yaml",
+        )
+    return {name: pd.concat(parts, ignore_index=True) for name, parts in frames.items()}
+
+
+def _translate(source: Source, faults: list[str]) -> pd.DataFrame:
+    raw = read_source(source)
+    frame = raw[[_LINE]].copy()
+    frame["months"] = source.months
+    if source.is_wide:
+        frame["laterality"] = raw["laterality"]
+    for name, column in source.spec.columns.items():
+        converted = convert(_cells(raw[name], name), name, column)
+        for problem, positions in converted.problems.items():
+            lines = listed(raw[_LINE].iloc[positions])
+            shown = source.column(name, "?")
+            faults.append(f"{source.path.name}, column {shown}: {problem} in {lines}")
+        frame[name] = converted.values
+        if name not in KEYS:
+            frame[name + MISSING] = converted.reasons
+    return frame
+
+
+def _cells(texts: pd.Series, name: str) -> list[Cell]:
+    if name == "subject_id":  # never a coded cell: leading zeros and letters are kept
+        return [Cell(text.strip() or None, None) for text in texts]
+    return [Cell(None, _ABSENT_COLUMN) if text is None else parse_cell(text) for text in texts]
+
+
+def _without_copies(frame: pd.DataFrame, source: Source, faults: list[str]) -> pd.DataFrame:
+    """Drop repeated readings that agree; report subjects and readings that stand twice.
+
+    A release may hold one reading twice, but never two values of one thing.
+    """
+    keys = [name for name in KEYS if name in frame]
+    if source.spec.is_per_knee:
+        frame = frame.drop_duplicates([name for name in frame if name != _LINE])
+    twice = frame[frame.duplicated(keys, keep=False) & frame[keys].notna().all(axis=1)]
+    if len(twice):
+        what = "rows of one knee that differ" if source.spec.is_per_knee else "a subject twice"
+        faults.append(f"{source.path.name}: {what} in {listed(twice[_LINE])}")
+    return frame.drop(columns=_LINE)
+
+
+def _both_sides(enrollees: pd.DataFrame) -> pd.DataFrame:
+    if "laterality" in enrollees:
+        return enrollees
+    return pd.concat([enrollees.assign(laterality=side) for side in SIDES], ignore_index=True)
+
+
+def _join(knees: pd.DataFrame, frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    joined = knees.merge(frame, on=keys, how="left", indicator="_row")
+    without_row = joined.pop("_row") == "left_only"
+    for name in frame.columns:
+        if name.endswith(MISSING):
+            joined[name] = joined[name].mask(without_row, _ABSENT_ROW)
+    return joined
+
+
+def _with_every_factor(knees: pd.DataFrame, spec: CohortSpec) -> pd.DataFrame:
+    declared = {name for table in spec.tables.values() for name in table.columns}
+    knees = knees.copy()
+    for name in FACTORS:
+        if name not in knees and name in declared:
+            knees[name], knees[name + MISSING] = None, _ABSENT_TABLE
+    return knees
+
+
+def _readings(tables: dict[str, pd.DataFrame], value: str) -> pd.DataFrame:
+    frames = [frame for frame in tables.values() if value in frame]
+    empty = pd.DataFrame(columns=[*KNEE, "months", value, value + MISSING])
+    readings = pd.concat(frames, ignore_index=True) if frames else empty
+    # a cohort with a single reading project need not name it
+    return readings if PROJECT in readings else readings.assign(**{PROJECT: 0})
+
+
+def _measured(jsw: pd.DataFrame) -> pd.DataFrame:
+    """Joint-space widths as their flags have them.
+
+    A reader who judges bone on bone gives 0 mm, whatever the width's cell says; a width that the
+    reader could not measure is missing.
+    """
+    jsw = jsw.copy()
+    width, reason = JSW, JSW + MISSING
+    if "no_jsw_reading" in jsw:
+        unread = jsw["no_jsw_reading"].eq(1).fillna(False).astype(bool)
+        jsw[width] = jsw[width].mask(unread)
+        jsw[reason] = jsw[reason].mask(unread, "the reader could not measure it")
+    if "bone_on_bone" in jsw:
+        touching = jsw["bone_on_bone"].eq(1).fillna(False).astype(bool)
+        jsw[width] = jsw[width].mask(touching, _BONE_ON_BONE_MM)
+        jsw[reason] = jsw[reason].mask(touching)
+    return jsw

@@ -1,0 +1,119 @@
+"""One reading project a knee, and from its readings the history of each knee."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from kneeoa_mm.cohort.columns import CONFIRMED, REPORTED
+from kneeoa_mm.cohort.harmonise import JSW, KL, KNEE, PROJECT
+from kneeoa_mm.cohort.outcomes import HORIZON_MONTHS, KneeHistory, months_from_days
+
+
+def one_project(
+    readings: pd.DataFrame,
+    value: str,
+    preference: Sequence[int],
+    *,
+    horizon_months: int = HORIZON_MONTHS,
+) -> pd.DataFrame:
+    """Keep, for each knee, the readings of one project.
+
+    Projects read the same film differently (2 % of OAI's twice-read films), so a change is only
+    seen within one. A knee's project is the first by preference that read it both at baseline and
+    at the horizon; failing that, the first that read it at baseline. Knees that none of them read
+    at baseline are left out.
+
+    Args:
+        readings: One row a reading: knee, ``months``, ``reading_project``, ``value``.
+        value: Name of the column that was read; readings without it do not count.
+        preference: Projects in order; readings of others do not count. Empty: all, by number.
+        horizon_months: When the outcome is read.
+
+    Returns:
+        The rows kept, sorted by knee and months.
+    """
+    made = readings[readings[value].notna()]
+    order = {
+        project: place for place, project in enumerate(preference or sorted(set(made[PROJECT])))
+    }
+    made = made[made[PROJECT].isin(list(order))]
+    sets = (
+        made.assign(
+            rank=made[PROJECT].map(order).astype(int),
+            has_baseline=made["months"].eq(0),
+            lacks_horizon=made["months"].ne(horizon_months),
+        )
+        .groupby([*KNEE, PROJECT], as_index=False)
+        .agg({"rank": "first", "has_baseline": "any", "lacks_horizon": "all"})
+    )
+    chosen = (
+        sets[sets["has_baseline"]]
+        .sort_values(["lacks_horizon", "rank"], kind="stable")
+        .drop_duplicates(KNEE)[[*KNEE, PROJECT]]
+    )
+    kept: pd.DataFrame = made.merge(chosen, on=[*KNEE, PROJECT])
+    return kept.sort_values([*KNEE, "months"], ignore_index=True)
+
+
+def knee_histories(knees: pd.DataFrame, kl: pd.DataFrame, jsw: pd.DataFrame) -> list[KneeHistory]:
+    """The history of each knee, in the order of ``knees``.
+
+    Args:
+        knees: One row a knee, with the events that the cohort's outcomes file tells.
+        kl: KL readings, one project a knee.
+        jsw: Readings of joint-space width, one project a knee.
+    """
+    grades = _by_knee(kl, KL, int)
+    widths_mm = _by_knee(jsw, JSW, float)
+    flagged: dict[tuple[str, str], dict[int, float]] = {}
+    if "position_differs" in jsw:
+        flagged = _by_knee(jsw[jsw["position_differs"].eq(1).fillna(False)], JSW, float)
+    histories = []
+    for row in knees.to_dict("records"):
+        knee = (row["subject_id"], row["laterality"])
+        histories.append(
+            KneeHistory(
+                kl_grades=grades.get(knee, {}),
+                mjsw_medial_mm=widths_mm.get(knee, {}),
+                jsw_not_comparable=frozenset(flagged.get(knee, {})),
+                **_events(row),
+            )
+        )
+    return histories
+
+
+def _by_knee(
+    readings: pd.DataFrame, value: str, kind: type[int] | type[float]
+) -> dict[tuple[str, str], dict[int, Any]]:
+    found: dict[tuple[str, str], dict[int, Any]] = {}
+    columns = [readings[name] for name in (*KNEE, "months", value)]
+    for subject, side, months, cell in zip(*columns, strict=True):
+        found.setdefault((subject, side), {})[int(months)] = kind(cell)
+    return found
+
+
+def _events(row: dict[str, Any]) -> dict[str, Any]:
+    def known(name: str) -> Any:
+        cell = row.get(name)
+        return None if pd.isna(cell) else cell
+
+    is_replaced = known("replacement") == CONFIRMED or known("replacement_on_film") == 1
+    replacement_days = known("replacement_days")
+    death_days = known("death_days")
+    if death_days is None and known("death_date") and known("baseline_date"):
+        death_days = (row["death_date"] - row["baseline_date"]).days
+    return {
+        "is_replaced": is_replaced,
+        "is_replacement_unconfirmed": not is_replaced and known("replacement") == REPORTED,
+        "replacement_months": _months(replacement_days),
+        "is_dead": known("dead") == 1,
+        "death_months": _months(death_days) if known("dead") == 1 else None,
+        "last_contact_months": known("last_contact_months"),
+    }
+
+
+def _months(days: float | None) -> float | None:
+    return None if days is None else months_from_days(days)
