@@ -114,7 +114,7 @@ def synthesize(
     scenario: Annotated[
         Scenario, typer.Option(help="`null`: clinical factors carry nothing.")
     ] = Scenario.STANDARD,
-    pixel_spacing_mm: Annotated[float, typer.Option(help="Resolution of the films.")] = 0.2,
+    pixel_spacing_mm: Annotated[float, typer.Option(help="Resolution of the films.")] = 0.3,
     jobs: Jobs = 1,
     overwrite: Overwrite = False,
     as_json: Json = False,

@@ -1,0 +1,1 @@
+"""A phantom cohort with a known truth."""
