@@ -5,7 +5,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
-STAMP := $(VENV)/.installed
+LOCKED := $(VENV)/.locked
+INSTALLED := $(VENV)/.installed
 DEMO_OUT ?= demo-output
 JOBS ?= 2
 
@@ -15,15 +16,18 @@ JOBS ?= 2
 help:  ## Show the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP)  ## Build .venv from requirements.lock and install the package into it
+setup: $(INSTALLED)  ## Build .venv from requirements.lock and install the package into it
 
-$(STAMP): requirements.lock pyproject.toml
+$(LOCKED): requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, found " + sys.version.split()[0] + "; name one with: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements.lock
+	@touch $@
+
+$(INSTALLED): $(LOCKED) pyproject.toml
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
-	@touch $(STAMP)
+	@touch $@
 
 demo: setup  ## Run the whole pipeline on a small synthetic cohort (about five minutes on two cores)
 	$(BIN)/kneeoa-mm demo --out $(DEMO_OUT) --overwrite
@@ -49,7 +53,7 @@ docs: setup  ## Build the documentation site into docs/_build/html; any warning 
 wheel: setup  ## Build the wheel and the source distribution into dist/
 	$(BIN)/python -m build --no-isolation
 
-lock:  ## Resolve requirements.lock anew (universal, hashed, no index address)
+lock: setup  ## Resolve requirements.lock anew (universal, hashed, no index address)
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --generate-hashes --no-emit-index-url --python-version 3.11 --upgrade --quiet -o requirements.lock
 
 clean:  ## Remove what the targets above made
