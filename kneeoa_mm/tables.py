@@ -305,7 +305,8 @@ def escape_formulas(frame: pd.DataFrame) -> pd.DataFrame:
         risky = isinstance(cell, str) and cell[:1] in {"=", "+", "@", "\t"}
         return f"'{cell}" if risky else cell
 
-    return frame.apply(lambda column: column.map(quote) if column.dtype == object else column)
+    # text is object in pandas 2 and str in pandas 3
+    return frame.apply(lambda c: c.map(quote) if c.dtype in (object, "str") else c)
 
 
 def read_table(path: Path, schema: TableSchema) -> pd.DataFrame:

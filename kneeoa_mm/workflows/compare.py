@@ -13,12 +13,18 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from kneeoa_mm import tables
+from kneeoa_mm import __version__, tables
 from kneeoa_mm.config import TrainJSLConfig
 from kneeoa_mm.errors import InputError
 from kneeoa_mm.folds import folds_of
 from kneeoa_mm.learning.clinical import ClinicalEncoding
-from kneeoa_mm.metrics import BINARY_METRICS, binary_estimates, bootstrap_rows, estimate
+from kneeoa_mm.metrics import (
+    BINARY_METRICS,
+    binary_estimates,
+    bootstrap_rows,
+    estimate,
+    persons_of,
+)
 from kneeoa_mm.records import Outcome, StageResult
 from kneeoa_mm.run_folder import open_run, write_json
 
@@ -75,7 +81,8 @@ def compare(
     columns["kl_grade"] = _logistic(table, ["kl_grade"], fold, outcome).loc[common].to_numpy()
 
     events = knees[str(outcome)].to_numpy(dtype=np.int64)
-    draws = bootstrap_rows(knees["subject_id"], n_boot=n_boot, seed=seed)
+    persons = persons_of(knees["subject_id"], knees["knee_id"])
+    draws = bootstrap_rows(persons, n_boot=n_boot, seed=seed)
     models = {name: binary_estimates(events, risk, draws) for name, risk in columns.items()}
     document: dict[str, Any] = {
         "outcome": str(outcome),
@@ -84,8 +91,14 @@ def compare(
         "models": {name: _plain(estimates) for name, estimates in models.items()},
         "differences": _differences(columns, events, draws),
         "best_possible": _read_best_possible(best_possible, outcome),
-        "n_boot": n_boot,
-        "seed": seed,
+        "provenance": {
+            "command": "compare",
+            "package_version": __version__,
+            "runs": {name: folder.name for name, folder in runs.items()},
+            "n_boot": n_boot,
+            "seed": seed,
+            "intervals": "95 %, percentiles of a bootstrap that draws persons",
+        },
     }
     with open_run(out, overwrite=overwrite):
         write_json(out / COMPARE_FILE, document)
@@ -184,6 +197,8 @@ def _plain(estimates: Mapping[str, Any]) -> dict[str, Any]:
 def _rounded(auroc: Mapping[str, Any]) -> str:
     if auroc["value"] is None:
         return str(auroc["reason"])
+    if auroc["ci_low"] is None:
+        return f"{auroc['value']:.3f}"
     return f"{auroc['value']:.3f} ({auroc['ci_low']:.3f} to {auroc['ci_high']:.3f})"
 
 

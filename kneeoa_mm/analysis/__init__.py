@@ -1,0 +1,1 @@
+"""Predictions and outcomes to metrics, survival analyses, figures and a report."""

@@ -1,0 +1,270 @@
+"""Figures: pure functions from data to a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
+from numpy.typing import NDArray
+from sklearn import metrics as sk
+
+from kneeoa_mm.analysis.figure_style import CATEGORICAL, INK, MUTED, colours_of, styled
+from kneeoa_mm.analysis.nonparametric import IncidenceCurve
+from kneeoa_mm.records import Estimate
+
+_MONTHS_BETWEEN_TICKS = 12
+
+
+class Scored(NamedTuple):
+    """Events coded 0 and 1 and the probability that was given to each, both (n,)."""
+
+    event: NDArray[np.int64]
+    probability: NDArray[np.float64]
+
+
+@styled
+def confusion_matrix(counts: NDArray[np.int64], labels: Sequence[str], *, title: str) -> Figure:
+    """Counts with their share of the row.
+
+    Args:
+        counts: Row is the truth, column the prediction, shape (k, k).
+        labels: Name of each class.
+        title: What was classified.
+    """
+    totals = counts.sum(axis=1, keepdims=True)
+    share = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+    size = 1.6 + 0.62 * len(labels)
+    figure = Figure(figsize=(size + 0.5, size), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(counts.shape):
+        text = f"{counts[row, column]}"
+        if totals[row]:
+            text += f"\n{share[row, column]:.0%}"
+        colour = "white" if share[row, column] > 0.55 else INK
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+    ticks = range(len(labels))
+    axes.set(title=title, xlabel="Predicted", ylabel="Truth", xticks=ticks, yticks=ticks)
+    axes.set_xticklabels(labels)
+    axes.set_yticklabels(labels)
+    axes.grid(visible=False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    bar = figure.colorbar(image, shrink=0.75, pad=0.02, format=PercentFormatter(1))
+    bar.set_label("Share of the true class")
+    bar.outline.set_visible(False)
+    return figure
+
+
+@styled
+def roc(curves: Mapping[str, Scored], *, title: str) -> Figure:
+    """Receiver operating characteristic of each curve; each has events and non-events."""
+    figure, axes = _unit_square(title, "1 - specificity", "Sensitivity")
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
+    for (name, scored), colour in _coloured(curves):
+        false_positive, true_positive, _ = sk.roc_curve(scored.event, scored.probability)
+        area = sk.roc_auc_score(scored.event, scored.probability)
+        axes.plot(false_positive, true_positive, color=colour, label=f"{name}   {area:.3f}")
+    axes.legend(loc="lower right", title="AUROC", alignment="right")
+    return figure
+
+
+@styled
+def precision_recall(curves: Mapping[str, Scored], *, title: str) -> Figure:
+    """Precision against recall; the short line at the right is each curve's prevalence."""
+    figure, axes = _unit_square(title, "Recall (sensitivity)", "Precision")
+    for (name, scored), colour in _coloured(curves):
+        precision, recall, _ = sk.precision_recall_curve(scored.event, scored.probability)
+        area = sk.average_precision_score(scored.event, scored.probability)
+        prevalence = float(np.mean(scored.event))
+        axes.step(recall, precision, where="post", color=colour, label=f"{name}   {area:.3f}")
+        axes.plot([0.93, 1], [prevalence] * 2, color=colour, linewidth=1, linestyle=(0, (2, 1)))
+    axes.legend(loc="best", title="Average precision", alignment="right")
+    return figure
+
+
+@styled
+def reliability(curves: Mapping[str, Scored], *, title: str, xlabel: str, ylabel: str) -> Figure:
+    """Observed share against mean probability, in bins of about equal counts, over a histogram."""
+    figure = Figure(figsize=(4.3, 4.9), layout="constrained")
+    axes, below = figure.subplots(2, sharex=True, height_ratios=[5, 1])
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
+    for (name, scored), colour in _coloured(curves):
+        bins = reliability_bins(scored)
+        axes.errorbar(
+            bins["mean_probability"],
+            bins["observed"],
+            yerr=[bins["observed"] - bins["low"], bins["high"] - bins["observed"]],
+            color=colour,
+            marker="o",
+            markersize=4,
+            elinewidth=0.9,
+            label=name,
+        )
+        below.hist(scored.probability, bins=np.linspace(0, 1, 41), color=colour, alpha=0.55)
+    axes.set(title=title, ylabel=ylabel, xlim=(0, 1), ylim=(-0.02, 1.02))
+    if len(curves) > 1:
+        axes.legend(loc="upper left")
+    below.set(xlabel=xlabel, ylabel="Knees")
+    below.grid(visible=False)
+    return figure
+
+
+def reliability_bins(scored: Scored, *, n_bins: int = 10) -> dict[str, NDArray[np.float64]]:
+    """Bins of about equal counts for a reliability curve.
+
+    Returns:
+        ``mean_probability``, ``observed`` share, its Wilson 95 % limits ``low`` and ``high`` (which
+        count knees, not persons, and only guide the eye) and ``n``, each one value a bin.
+    """
+    z = 1.959964
+    order = np.argsort(scored.probability, kind="stable")
+    # ten knees a bin at least, else the curve is noise
+    parts = np.array_split(order, max(1, min(n_bins, len(order) // 10)))
+    n = np.array([len(part) for part in parts], dtype=float)
+    observed = np.array([scored.event[part].mean() for part in parts])
+    centre = (observed + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(observed * (1 - observed) / n + z**2 / (4 * n**2))
+    return {
+        "mean_probability": np.array([scored.probability[part].mean() for part in parts]),
+        "observed": observed,
+        "low": np.minimum(centre - half, observed),
+        "high": np.maximum(centre + half, observed),
+        "n": n,
+    }
+
+
+@styled
+def incidence(
+    curves: Mapping[str, IncidenceCurve], *, title: str, ylabel: str, group: str, ordered: bool
+) -> Figure:
+    """Cumulative incidence of groups with 95 % bands and the numbers at risk.
+
+    Incidence is drawn upwards from 0 (Pocock et al. 2002, Lancet 359:1686): with rare events the
+    usual survival curves either waste the plot or need a cut axis.
+    """
+    months = max(float(curve.follow_up_months[-1]) for curve in curves.values())
+    step = _MONTHS_BETWEEN_TICKS * max(1, round(months / _MONTHS_BETWEEN_TICKS / 8))
+    ticks = np.arange(0, months + 1, step).tolist()
+    rows = len(curves)
+    figure = Figure(figsize=(6.4, 3.6 + 0.2 * rows), layout="constrained")
+    axes, table = figure.subplots(2, sharex=True, height_ratios=[3.1, 0.2 * rows + 0.25])
+    top = 0.0
+    colours = colours_of(list(curves), ordered=ordered)
+    for (name, curve), colour in zip(curves.items(), colours, strict=True):
+        top = max(top, _draw_incidence(axes, curve, name, colour))
+    axes.set(title=title, ylabel=ylabel, xlim=(0, months * 1.02), ylim=(0, min(1, top * 1.08)))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    axes.tick_params(labelbottom=True)
+    axes.set_xlabel("Months since baseline")
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.legend(loc="upper left", title=group, alignment="left")
+    _draw_numbers_at_risk(table, curves, colours, ticks)
+    return figure
+
+
+def _draw_incidence(axes: Any, curve: IncidenceCurve, name: str, colour: Any) -> float:
+    """Draw one curve and return how high it reaches."""
+    end = float(curve.follow_up_months[-1])
+    months = np.concatenate([[0], curve.months, [end]])
+    value = np.concatenate([[0], curve.incidence, curve.incidence[-1:]])[: len(months)]
+    if not len(curve.months):
+        months, value = np.array([0, end]), np.zeros(2)
+    axes.step(months, value, where="post", color=colour, label=name)
+    # a step at the last visit would otherwise hide in the frame
+    axes.plot([end], value[-1:], color=colour, marker="o", markersize=3.5, clip_on=False, zorder=4)
+    if not len(curve.months):
+        return 0.01
+    low = np.concatenate([[np.nan], curve.ci_low, curve.ci_low[-1:]])
+    high = np.concatenate([[np.nan], curve.ci_high, curve.ci_high[-1:]])
+    axes.fill_between(months, low, high, step="post", color=colour, alpha=0.14, linewidth=0)
+    return float(np.nanmax([value[-1], *high[~np.isnan(high)]]))
+
+
+def _draw_numbers_at_risk(
+    axes: Any, curves: Mapping[str, IncidenceCurve], colours: Sequence[Any], ticks: Sequence[float]
+) -> None:
+    axes.set(ylim=(len(curves) - 0.4, -0.9))
+    for row, curve in enumerate(curves.values()):
+        for tick in ticks:
+            number = curve.at_risk_at(tick)
+            axes.text(tick, row, f"{number:,}", ha="center", va="center", fontsize=7.5)
+    axes.set_yticks(range(len(curves)), list(curves))
+    for label, colour in zip(axes.get_yticklabels(), colours, strict=True):
+        label.set_color(colour)
+        label.set_fontweight("bold")
+    axes.text(0, -0.85, "Knees at risk", fontsize=8, color=MUTED, va="center", ha="left")
+    axes.spines[:].set_visible(False)
+    axes.grid(visible=False)
+    axes.tick_params(length=0, labelbottom=False)
+    axes.tick_params(axis="y", pad=18)
+
+
+@styled
+def hazard_ratios(ratios: Mapping[str, Estimate], *, title: str) -> Figure:
+    """Forest of hazard ratios on a logarithmic axis; those without a value are left out."""
+    shown = {name: ratio for name, ratio in ratios.items() if ratio.value is not None}
+    figure = Figure(figsize=(6.4, 1.1 + 0.3 * len(shown)), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(1, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
+    _draw_forest(axes, shown, CATEGORICAL[0])
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    rungs = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+    axes.xaxis.set_major_locator(FixedLocator([r for r in rungs if low <= r <= high]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set(title=title, xlabel="Hazard ratio (95 % CI, logarithmic axis)")
+    return figure
+
+
+@styled
+def comparison(
+    models: Mapping[str, Estimate], best: Mapping[str, float], *, title: str, xlabel: str
+) -> Figure:
+    """Estimates of several models, each beside the best that its inputs allow where known."""
+    figure = Figure(figsize=(6.4, 1.3 + 0.38 * len(models)), layout="constrained")
+    axes = figure.subplots()
+    shown = {name: estimate for name, estimate in models.items() if estimate.value is not None}
+    _draw_forest(axes, shown, CATEGORICAL[0])
+    known = [(best[name], row) for row, name in enumerate(shown) if name in best]
+    if known:
+        at, rows = zip(*known, strict=True)
+        axes.plot(
+            at, rows, "D", color=CATEGORICAL[1], fillstyle="none", zorder=4, label="best possible"
+        )
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=2)
+    axes.set(title=title, xlabel=xlabel)
+    return figure
+
+
+def _draw_forest(axes: Any, estimates: Mapping[str, Estimate], colour: str) -> None:
+    axes.grid(visible=False, axis="y")
+    for row, estimate in enumerate(estimates.values()):
+        value, low, high = estimate.value, estimate.ci_low, estimate.ci_high
+        if low is not None and high is not None:
+            axes.plot([low, high], [row, row], color=colour, linewidth=1.4)
+        axes.plot([value], [row], color=colour, marker="o", markersize=6, zorder=3)
+        text = f"{value:.2f}" + ("" if low is None else f" ({low:.2f} to {high:.2f})")
+        # in axes fractions across, so that the numbers stand in a column of their own
+        axes.text(1.02, row, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
+    axes.set_yticks(range(len(estimates)), list(estimates))
+    axes.set_ylim(len(estimates) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+
+
+def _unit_square(title: str, xlabel: str, ylabel: str) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(4.3, 4.3), layout="constrained")
+    axes = figure.subplots()
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel, aspect="equal")
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    return figure, axes
+
+
+def _coloured(curves: Mapping[str, Scored]) -> Iterator[tuple[tuple[str, Scored], Any]]:
+    colours = colours_of(list(curves), ordered=len(curves) > 1)
+    yield from zip(curves.items(), colours, strict=True)

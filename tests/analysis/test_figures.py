@@ -1,0 +1,122 @@
+"""Figures: what they draw, and that they reach the disk whole and the same each time."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from kneeoa_mm.analysis import figure_style, figures
+from kneeoa_mm.analysis.figures import Scored
+from kneeoa_mm.analysis.nonparametric import cumulative_incidence
+from kneeoa_mm.records import Estimate
+
+
+def _scored(seed: int = 0, n: int = 400) -> Scored:
+    generator = np.random.default_rng(seed)
+    probability = generator.random(n)
+    return Scored((generator.random(n) < probability).astype(np.int64), probability)
+
+
+def _texts(figure: Figure) -> set[str]:
+    found = {text.get_text() for axes in figure.axes for text in axes.texts}
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        found |= {text.get_text() for text in legend.get_texts()} if legend else set()
+    return found
+
+
+def test_png_and_svg_are_whole_and_the_same_each_time(tmp_path):
+    contents = []
+    for folder in ("a", "b"):
+        written = figure_style.save(
+            figures.roc({"x": _scored()}, title="ROC"), tmp_path / folder, "roc"
+        )
+        contents.append([path.read_bytes() for path in written.values()])
+    assert contents[0] == contents[1]
+    with Image.open(io.BytesIO(contents[0][0])) as picture:
+        picture.load()
+        assert picture.width > 600
+    assert contents[0][1].rstrip().endswith(b"</svg>")
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_the_confusion_matrix_shows_counts_and_shares_of_the_truth():
+    counts = np.array([[3, 1], [0, 0]])
+    shown = _texts(figures.confusion_matrix(counts, ["no", "yes"], title="t"))
+    assert {"3\n75%", "1\n25%", "0"} == shown
+
+
+def test_the_roc_legend_has_the_area():
+    event, probability = np.array([0, 0, 1, 1]), np.array([0.1, 0.6, 0.5, 0.9])
+    shown = _texts(figures.roc({"KL 2": Scored(event, probability)}, title="t"))
+    assert shown == {"KL 2   0.750"}
+
+
+def test_precision_and_recall_mark_the_prevalence():
+    scored = _scored()
+    (axes,) = figures.precision_recall({"x": scored}, title="t").axes
+    marks = [line.get_ydata() for line in axes.lines if len(line.get_ydata()) == 2]
+    assert any(np.allclose(y, scored.event.mean()) for y in marks)
+
+
+def test_reliability_bins_hold_about_equal_counts_and_cover_a_calibrated_model():
+    scored = _scored(n=5000)
+    bins = figures.reliability_bins(scored)
+    assert bins["n"].tolist() == [500] * 10
+    assert np.all((bins["low"] <= bins["observed"]) & (bins["observed"] <= bins["high"]))
+    inside = (bins["low"] <= bins["mean_probability"]) & (bins["mean_probability"] <= bins["high"])
+    assert inside.sum() >= 8
+
+
+def test_few_knees_make_few_bins():
+    assert len(figures.reliability_bins(_scored(n=25))["n"]) == 2
+    assert len(figures.reliability_bins(_scored(n=3))["n"]) == 1
+
+
+def test_incidence_is_drawn_for_groups_with_and_without_events(tmp_path):
+    months, persons = np.array([12.0, 24, 24, 48]), np.arange(4).astype(str)
+    curves = {
+        "0": cumulative_incidence(months, np.zeros(4, dtype=int), persons),
+        "1": cumulative_incidence(months, np.array([1, 1, 0, 0]), persons),
+    }
+    figure = figures.incidence(curves, title="t", ylabel="y", group="KL grade", ordered=True)
+    figure_style.save(figure, tmp_path, "incidence")
+    at_risk = [t.get_text() for t in figure.axes[1].texts if t.get_text().isdigit()]
+    # at 0, 12, 24, 36 and 48 months, for each group
+    assert at_risk == ["4", "4", "3", "1", "1"] * 2
+
+
+def test_estimates_without_a_value_are_left_out_of_a_forest():
+    ratios = {
+        "Age": Estimate(1.5, 1.2, 1.9, 100),
+        "Sex": Estimate(None, n=100, reason="too few events"),
+        "BMI": Estimate(1.1, None, None, 100, "no interval"),
+    }
+    (axes,) = figures.hazard_ratios(ratios, title="t").axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["Age", "BMI"]
+    assert {"1.50 (1.20 to 1.90)", "1.10"} <= _texts(figures.hazard_ratios(ratios, title="t"))
+
+
+def test_the_best_possible_stands_beside_the_models_that_it_bounds():
+    models = {"image": Estimate(0.7, 0.6, 0.8, 9), "KL": Estimate(0.6, 0.5, 0.7, 9)}
+    figure = figures.comparison(models, {"image": 0.75}, title="t", xlabel="AUROC")
+    (marks,) = [line for line in figure.axes[0].lines if line.get_marker() == "D"]
+    assert (marks.get_xdata().tolist(), marks.get_ydata().tolist()) == ([0.75], [0])
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_ordered_labels_get_different_colours(n):
+    colours = figure_style.colours_of([str(i) for i in range(n)], ordered=True)
+    assert len(set(colours)) == n
+
+
+def test_drawing_leaves_the_settings_of_matplotlib_alone():
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    figures.roc({"x": _scored()}, title="t")
+    assert dict(matplotlib.rcParams) == before

@@ -1,0 +1,341 @@
+"""The Cox model against its likelihood, what survival.json says, and which input is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.optimize import minimize
+
+from kneeoa_mm.analysis.covariates import design
+from kneeoa_mm.analysis.survival import fit_cox, survive
+from kneeoa_mm.analysis.time_to_event import TimeToEvent, groups_of
+from kneeoa_mm.errors import ConfigError, InputError, OutputExistsError, TableError
+from kneeoa_mm.records import Outcome
+
+
+def _efron(columns, months, event):
+    """Maximise Efron's partial likelihood, written out (Efron 1977, JASA 72:557)."""
+
+    def minus_log_likelihood(beta):
+        score = columns @ beta
+        total = 0.0
+        for time in np.unique(months[event == 1]):
+            tied = (months == time) & (event == 1)
+            at_risk, of_tied = np.exp(score[months >= time]).sum(), np.exp(score[tied]).sum()
+            shares = np.arange(tied.sum()) / tied.sum()
+            total += score[tied].sum() - np.log(at_risk - shares * of_tied).sum()
+        return -total
+
+    return minimize(minus_log_likelihood, np.zeros(columns.shape[1]), tol=1e-10).x
+
+
+def _data(n_persons: int = 100, seed: int = 0, **columns) -> TimeToEvent:
+    """Two knees a person with hazards exp(0.7 x + 0.4 z) and times rounded to visits."""
+    generator = np.random.default_rng(seed)
+    persons = np.repeat(np.arange(n_persons), 2).astype(str)
+    x, z = generator.normal(size=2 * n_persons), np.repeat(generator.normal(size=n_persons), 2)
+    months = np.ceil(generator.exponential(60 / np.exp(0.7 * x + 0.4 * z)) / 12) * 12
+    event = (months <= 60).astype(int)
+    rows = pd.DataFrame({"x": x, "z": z, **columns})
+    return TimeToEvent(Outcome.JSL_48M, rows, np.minimum(months, 60), event, persons, {})
+
+
+def _ratios(model):
+    return {line.term.name: line.ratio.value for line in model.terms}
+
+
+def test_hazard_ratios_maximise_efrons_likelihood_with_ties():
+    data = _data()
+    model = fit_cox(data, ["x", "z"])
+    expected = _efron(data.rows[["x", "z"]].to_numpy(), data.months, data.event)
+    assert np.log([_ratios(model)["x"], _ratios(model)["z"]]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_hazard_ratios_of_a_known_model_lie_in_their_intervals():
+    model = fit_cox(_data(n_persons=400, seed=3), ["x", "z"])
+    for line, truth in zip(model.terms, (0.7, 0.4), strict=True):
+        # rounding to visits blurs the times a little, well inside the interval
+        assert line.ratio.ci_low < np.exp(truth) < line.ratio.ci_high
+        assert line.p_value < 0.001
+
+
+def test_a_second_knee_that_repeats_the_first_adds_no_certainty():
+    data = _data(n_persons=100, seed=2)
+    single = TimeToEvent(
+        data.outcome, data.rows, data.months, data.event, np.arange(200).astype(str), {}
+    )
+    doubled = TimeToEvent(
+        data.outcome,
+        pd.concat([data.rows] * 2, ignore_index=True),
+        np.tile(data.months, 2),
+        np.tile(data.event, 2),
+        np.tile(np.arange(200).astype(str), 2),
+        {},
+    )
+    width = [
+        np.log(fit_cox(each, ["x"]).terms[0].ratio.ci_high)
+        - np.log(fit_cox(each, ["x"]).terms[0].ratio.ci_low)
+        for each in (single, doubled)
+    ]
+    # Efron's correction sees the doubled ties, hence not exactly
+    assert width[1] == pytest.approx(width[0], rel=0.05)
+
+
+def test_row_order_does_not_matter():
+    data = _data(seed=4)
+    order = np.random.default_rng(0).permutation(len(data.event))
+    shuffled = TimeToEvent(
+        data.outcome,
+        data.rows.iloc[order].reset_index(drop=True),
+        data.months[order],
+        data.event[order],
+        data.persons[order],
+        {},
+    )
+    first, second = fit_cox(data, ["x", "z"]), fit_cox(shuffled, ["x", "z"])
+    for a, b in zip(first.terms, second.terms, strict=True):
+        assert (b.ratio.value, b.ratio.ci_low) == pytest.approx((a.ratio.value, a.ratio.ci_low))
+
+
+def test_a_ratio_that_changes_with_time_is_noticed_and_a_constant_one_is_not():
+    generator = np.random.default_rng(0)
+    n = 1500
+    x = generator.integers(0, 2, n).astype(float) + generator.normal(0, 0.01, n)
+    # Weibull shapes differ, so the hazards of the two kinds of knee cross
+    crossing = generator.weibull(np.where(x > 0.5, 2.5, 0.8)) * 30
+    constant = generator.exponential(30 / np.exp(0.7 * x))
+    p_values = [
+        fit_cox(
+            TimeToEvent(
+                Outcome.TKR,
+                pd.DataFrame({"x": x}),
+                months,
+                np.ones(n, dtype=int),
+                np.arange(n).astype(str),
+                {},
+            ),
+            ["x"],
+        )
+        .terms[0]
+        .changes_with_time
+        for months in (crossing, constant)
+    ]
+    assert p_values[0] < 1e-6
+    assert p_values[1] > 0.01
+
+
+def test_a_level_without_events_is_the_limit_of_the_model_without_its_knees():
+    data = _data(seed=5)
+    generator = np.random.default_rng(1)
+    levels = generator.choice(["a", "b", "c"], 200)
+    data.event[levels == "c"] = 0
+    rows = data.rows.assign(level=levels)
+    model = fit_cox(TimeToEvent(*_replaced(data, rows)), ["x", "level"])
+    keep = levels != "c"
+    indicator = (levels == "b").astype(float)
+    expected = _efron(
+        np.column_stack([rows["x"], indicator])[keep], data.months[keep], data.event[keep]
+    )
+    found = _ratios(model)
+    assert np.log([found["x"], found["level b vs a"]]) == pytest.approx(expected, abs=1e-4)
+    assert found["level c vs the rest"] is None
+    assert any("none of its" in note for note in model.notes)
+
+
+def _replaced(data, rows):
+    return data.outcome, rows, data.months, data.event, data.persons, data.left_out
+
+
+def test_useless_columns_are_dropped_and_said():
+    data = _data(seed=6)
+    rows = data.rows.assign(flat=1.5, twice=2 * data.rows["x"] + 3, empty=np.nan)
+    model = fit_cox(TimeToEvent(*_replaced(data, rows)), ["x", "flat", "twice", "empty"])
+    assert {line.term.name for line in model.terms if line.ratio.value} == {"x"}
+    text = " ".join(model.notes)
+    for word in ("flat", "constant", "twice", "follows from", "empty has no values"):
+        assert word in text
+
+
+def test_knees_that_lack_a_covariate_are_left_out_and_counted():
+    data = _data(seed=7)
+    rows = data.rows.copy()
+    rows.loc[:24, "z"] = np.nan
+    model = fit_cox(TimeToEvent(*_replaced(data, rows)), ["x", "z"])
+    assert model.knees == 175
+    assert any("25 knees lack" in note for note in model.notes)
+
+
+def test_too_few_events_give_a_reason_instead_of_a_model():
+    data = _data(n_persons=10, seed=8)
+    data.event[:] = 0
+    data.event[:2] = 1
+    model = fit_cox(data, ["x", "z"])
+    assert "2 events are too few" in model.reason
+    assert all(line.ratio.value is None for line in model.terms)
+
+
+def test_a_grade_is_a_category_and_its_first_level_the_reference():
+    rows = pd.DataFrame({"kl_grade": pd.array([0, 1, 2, 2, 0, 1], dtype="Int64")})
+    matrix = design(rows, ["kl_grade"], np.array([1, 1, 1, 0, 0, 0]), where="")
+    assert [term.name for term in matrix.terms] == ["kl_grade 1 vs 0", "kl_grade 2 vs 0"]
+    assert matrix.columns[:, 1].tolist() == [0, 0, 1, 1, 0, 0]
+
+
+# the stage
+
+
+def test_survival_writes_curves_ratios_and_limits(make_cohort, write_cohort, tmp_path):
+    result = survive(write_cohort(make_cohort()), tmp_path / "out", outcome="kl_progression")
+    document = json.loads((tmp_path / "out" / "survival.json").read_text())
+    assert document["counts"]["knees"] == sum(g["knees"] for g in document["groups"].values())
+    assert document["cox"]["harrell_c"]["ci_low"] > 0.5
+    assert any("visit that first showed it" in limit for limit in document["limits"])
+    assert any("Death is treated as censoring" in limit for limit in document["limits"])
+    assert document["curves"]["aalen_johansen"] == {}
+    assert all(path.exists() for path in result.outputs.values())
+    assert (tmp_path / "out" / "figures" / "kaplan_meier.png").exists()
+    assert (tmp_path / "out" / "figures" / "cox.svg").exists()
+
+
+def test_events_are_dated_at_the_upper_bound_and_censorings_at_the_lower(
+    make_cohort, write_cohort, tmp_path
+):
+    cohort = make_cohort()
+    survive(write_cohort(cohort), tmp_path / "out", outcome="jsl_48m", group="sex")
+    document = json.loads((tmp_path / "out" / "survival.json").read_text())
+    of_women = cohort["sex"] == "F"
+    events = cohort[of_women & (cohort["jsl_48m_event_observed"] == 1)]
+    expected = events["jsl_48m_upper_months"].value_counts().sort_index()
+    curve = document["curves"]["kaplan_meier"]["F"]
+    assert dict(zip(curve["months"], curve["events"], strict=True)) == expected.to_dict()
+
+
+def test_death_competes_with_replacement(make_cohort, write_cohort, tmp_path):
+    survive(write_cohort(make_cohort()), tmp_path / "out", outcome="tkr")
+    document = json.loads((tmp_path / "out" / "survival.json").read_text())
+    risk = {
+        (row["estimator"], row["group"]): row["incidence"]
+        for row in document["incidence"]
+        if row["months"] == 84
+    }
+    for group in document["groups"]:
+        # treating death as censoring can only overstate the risk
+        assert risk["aalen_johansen", group] <= risk["kaplan_meier", group]
+    assert any("competing" in limit for limit in document["limits"])
+
+
+def test_a_death_after_the_last_contact_does_not_compete(make_cohort, write_cohort, tmp_path):
+    cohort = make_cohort()
+    cohort["death_months"] = np.where(cohort["death_months"].notna(), 90.0, np.nan)
+    free = (cohort["tkr_event_observed"] == 0) & cohort["death_months"].notna()
+    cohort.loc[free, "tkr_lower_months"] = 40.0
+    survive(write_cohort(cohort), tmp_path / "out", outcome="tkr")
+    document = json.loads((tmp_path / "out" / "survival.json").read_text())
+    assert document["curves"]["aalen_johansen"] == {}
+
+
+def test_knees_that_were_never_seen_again_are_left_out_and_counted(
+    make_cohort, write_cohort, tmp_path
+):
+    cohort = make_cohort()
+    free = cohort.index[cohort["jsl_48m_event_observed"] == 0]
+    cohort.loc[free[:3], "jsl_48m_lower_months"] = 0.0
+    cohort.loc[free[3:7], "jsl_48m_event_observed"] = pd.NA
+    cohort.loc[free[3:7], "jsl_48m"] = pd.NA
+    result = survive(write_cohort(cohort), tmp_path / "out", outcome=Outcome.JSL_48M)
+    assert result.counts["knees"] == len(cohort) - 7
+    document = json.loads((tmp_path / "out" / "survival.json").read_text())
+    assert document["left_out"]["no_follow_up"] == 3
+    assert document["left_out"]["unknown"] == 4
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("jsl_48m_upper_months", np.nan, "an event without jsl_48m_upper_months: row"),
+        ("jsl_48m_upper_months", 0.0, "an event at baseline.*row"),
+        ("jsl_48m_lower_months", 99.0, "before jsl_48m_lower_months: row"),
+        ("jsl_48m_upper_months", -12.0, "greater_than_or_equal_to"),
+        ("jsl_48m_event_observed", 2, "must be 0 or 1"),
+    ],
+)
+def test_impossible_times_and_event_codes_are_refused_with_their_rows(
+    column, value, message, make_cohort, write_cohort, tmp_path
+):
+    cohort = make_cohort()
+    row = int(cohort.index[cohort["jsl_48m_event_observed"] == 1][5])
+    cohort.loc[row, column] = value
+    path = tmp_path / "cohort.csv"
+    cohort.to_csv(path, index=False)
+    with pytest.raises(TableError, match=message) as raised:
+        survive(path, tmp_path / "out", outcome="jsl_48m")
+    assert str(row) in str(raised.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_outcome_without_events_is_refused(make_cohort, write_cohort, tmp_path):
+    cohort = make_cohort().assign(tkr_event_observed=0, tkr=0, tkr_upper_months=np.nan)
+    with pytest.raises(InputError, match="No knee has the event"):
+        survive(write_cohort(cohort), tmp_path / "out", outcome="tkr")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"group": "colour"}, InputError, "group by"),
+        ({"group": "subject_id"}, InputError, "cannot group"),
+        ({"covariates": ["age_years", "colour"]}, InputError, "colour"),
+        ({"covariates": ["subject_id"]}, InputError, "too many levels"),
+        ({"outcome": "death"}, ConfigError, "outcome"),
+    ],
+)
+def test_impossible_questions_are_refused(
+    options, error, message, make_cohort, write_cohort, tmp_path
+):
+    with pytest.raises(error, match=message):
+        survive(write_cohort(make_cohort()), tmp_path / "out", **{"outcome": "tkr"} | options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_many_numbers_are_grouped_by_thirds_in_their_order(make_cohort):
+    rows = make_cohort()
+    groups = groups_of(rows, "bmi_kg_m2", where="")
+    assert len(groups.labels) == 3
+    means = [rows.loc[groups.of_knee == label, "bmi_kg_m2"].mean() for label in groups.labels]
+    assert means == sorted(means)
+    sizes = [np.sum(groups.of_knee == label) for label in groups.labels]
+    assert max(sizes) - min(sizes) <= 4
+
+
+def test_knees_without_a_group_have_no_curve_and_are_counted(make_cohort, write_cohort, tmp_path):
+    cohort = make_cohort()
+    cohort.loc[:9, "race"] = None
+    survive(write_cohort(cohort), tmp_path / "out", outcome="tkr", group="race")
+    document = json.loads((tmp_path / "out" / "survival.json").read_text())
+    assert document["left_out"]["no_race"] == 10
+    assert sum(g["knees"] for g in document["groups"].values()) == document["counts"]["knees"] - 10
+
+
+def test_a_group_name_that_is_a_formula_is_made_harmless_in_the_csv(
+    make_cohort, write_cohort, tmp_path
+):
+    cohort = make_cohort()
+    cohort["race"] = cohort["race"].replace("Asian", "=HYPERLINK(1)")
+    survive(write_cohort(cohort), tmp_path / "out", outcome="tkr", group="race")
+    with (tmp_path / "out" / "incidence.csv").open(newline="") as stream:
+        groups = {row["group"] for row in csv.DictReader(stream)}
+    assert "'=HYPERLINK(1)" in groups
+    assert "=HYPERLINK(1)" not in groups
+
+
+def test_an_earlier_analysis_is_kept_unless_told_otherwise(make_cohort, write_cohort, tmp_path):
+    path = write_cohort(make_cohort())
+    survive(path, tmp_path / "out", outcome="tkr")
+    with pytest.raises(OutputExistsError):
+        survive(path, tmp_path / "out", outcome="tkr")
+    survive(path, tmp_path / "out", outcome="tkr", overwrite=True)
