@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from kneeoa_mm import __version__
 from kneeoa_mm.console import conclude
-from kneeoa_mm.records import Outcome
-
-if TYPE_CHECKING:
-    from kneeoa_mm.records import StageResult
+from kneeoa_mm.records import Outcome, StageResult
 
 app = typer.Typer(
     name="kneeoa-mm",
@@ -38,6 +38,33 @@ class Scenario(StrEnum):
 
     STANDARD = "standard"
     NULL = "null"
+
+
+def command(example: str) -> Callable[[Callable[..., StageResult]], Callable[..., None]]:
+    """Register a stage as the command that ``example`` starts with.
+
+    The command gets ``--json``, and ends by showing the stage's result and its exit code.
+    """
+
+    def register(stage: Callable[..., StageResult]) -> Callable[..., None]:
+        @functools.wraps(stage)
+        def run(*, as_json: bool, **arguments: Any) -> None:
+            conclude(lambda: stage(**arguments), as_json=as_json)
+
+        signature = inspect.signature(stage, eval_str=True)
+        last = inspect.Parameter(
+            "as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json
+        )
+        parameters = [*signature.parameters.values(), last]
+        run.__annotations__ = {each.name: each.annotation for each in parameters}
+        run.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=parameters, return_annotation=None
+        )
+        name, *_ = example.split()
+        app.command(name, epilog=f"Example: kneeoa-mm {example}")(run)
+        return run
+
+    return register
 
 
 OutDir = Annotated[Path, typer.Option("--out", help="Folder to write; must be new or empty.")]
@@ -101,12 +128,10 @@ def _resolved(
 
 
 def _show_only(command: str, settings: Any, out: Path) -> StageResult:
-    from kneeoa_mm.records import StageResult
-
     return StageResult(command, out, figures=settings.model_dump(mode="json"), notes=("dry run",))
 
 
-@app.command(epilog="Example: kneeoa-mm synthesize demo/source --subjects 60 --seed 1")
+@command("synthesize demo/source --subjects 60 --seed 1")
 def synthesize(
     out: Annotated[Path, typer.Argument(help="Folder to write; must be new or empty.")],
     subjects: Annotated[int, typer.Option(min=1, help="Number of people.")] = 120,
@@ -117,27 +142,22 @@ def synthesize(
     pixel_spacing_mm: Annotated[float, typer.Option(help="Resolution of the films.")] = 0.3,
     jobs: Jobs = 1,
     overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
+) -> StageResult:
     """Make a phantom cohort: radiographs, OAI-shaped tables, and the truth behind them."""
+    from kneeoa_mm.synthetic.cohort import synthesize
 
-    def work() -> StageResult:
-        from kneeoa_mm.synthetic.cohort import synthesize
-
-        return synthesize(
-            out,
-            subjects=subjects,
-            seed=seed,
-            scenario=scenario.value,
-            pixel_spacing_mm=pixel_spacing_mm,
-            jobs=jobs,
-            overwrite=overwrite,
-        )
-
-    conclude(work, as_json=as_json)
+    return synthesize(
+        out,
+        subjects=subjects,
+        seed=seed,
+        scenario=scenario.value,
+        pixel_spacing_mm=pixel_spacing_mm,
+        jobs=jobs,
+        overwrite=overwrite,
+    )
 
 
-@app.command(epilog="Example: kneeoa-mm preprocess studies --out knees --cohort oai --ids keep")
+@command("preprocess studies --out knees --cohort oai --ids keep")
 def preprocess(
     studies: Annotated[Path, typer.Argument(help="Folder of DICOM films.")],
     out: OutDir,
@@ -149,32 +169,27 @@ def preprocess(
     dry_run: DryRun = False,
     resume: Resume = False,
     overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
+) -> StageResult:
     """Cut single-knee images from radiographs, each with its side, scale and quality."""
+    settings = _resolved("PreprocessConfig", "preprocess", config, sets, {})
+    if dry_run:
+        return _show_only("preprocess", settings, out)
+    from kneeoa_mm.cohort_spec import read_cohort_spec
+    from kneeoa_mm.imaging.preprocess import preprocess
 
-    def work() -> StageResult:
-        settings = _resolved("PreprocessConfig", "preprocess", config, sets, {})
-        if dry_run:
-            return _show_only("preprocess", settings, out)
-        from kneeoa_mm.cohort_spec import read_cohort_spec
-        from kneeoa_mm.imaging.preprocess import preprocess
-
-        return preprocess(
-            studies,
-            out,
-            config=settings,
-            cohort=read_cohort_spec(cohort) if cohort else None,
-            ids=ids,
-            jobs=jobs,
-            resume=resume,
-            overwrite=overwrite,
-        )
-
-    conclude(work, as_json=as_json)
+    return preprocess(
+        studies,
+        out,
+        config=settings,
+        cohort=read_cohort_spec(cohort) if cohort else None,
+        ids=ids,
+        jobs=jobs,
+        resume=resume,
+        overwrite=overwrite,
+    )
 
 
-@app.command(epilog="Example: kneeoa-mm cohort tables --out cohort --cohort oai")
+@command("cohort tables --out cohort --cohort oai")
 def cohort(
     tables: Annotated[Path, typer.Argument(help="Folder of the cohort's source tables.")],
     out: OutDir,
@@ -187,31 +202,23 @@ def cohort(
     folds: Annotated[int, typer.Option(min=2, help="Number of folds.")] = 5,
     seed: Annotated[int, typer.Option(help="Seed of the folds.")] = 0,
     overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
+) -> StageResult:
     """Build one row a knee at baseline: clinical factors, grade, outcomes, attrition, folds."""
+    from kneeoa_mm.cohort.build import build_cohort
+    from kneeoa_mm.cohort_spec import read_cohort_spec
 
-    def work() -> StageResult:
-        from kneeoa_mm.cohort.build import build_cohort
-        from kneeoa_mm.cohort_spec import read_cohort_spec
-
-        return build_cohort(
-            tables,
-            out,
-            spec=read_cohort_spec(name),
-            ids=ids,
-            folds=folds,
-            seed=seed,
-            overwrite=overwrite,
-        )
-
-    conclude(work, as_json=as_json)
+    return build_cohort(
+        tables,
+        out,
+        spec=read_cohort_spec(name),
+        ids=ids,
+        folds=folds,
+        seed=seed,
+        overwrite=overwrite,
+    )
 
 
-@app.command(
-    "pretrain-kl",
-    epilog="Example: kneeoa-mm pretrain-kl --data graded --out runs/kl --config mobilenet-v2",
-)
+@command("pretrain-kl --data graded --out runs/kl --config mobilenet-v2")
 def pretrain_kl(
     data: Annotated[Path, typer.Option(help="Folder [split/]grade/NAME.png, or table of knees.")],
     out: OutDir,
@@ -229,42 +236,35 @@ def pretrain_kl(
     dry_run: DryRun = False,
     resume: Resume = False,
     overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
+) -> StageResult:
     """Train an ensemble of KL graders on single-knee images."""
+    settings = _resolved("PretrainKLConfig", "kl", config, sets, {"seed": seed})
+    if dry_run:
+        return _show_only("pretrain-kl", settings, out)
+    from kneeoa_mm.learning.pretrain_kl import pretrain_kl
 
-    def work() -> StageResult:
-        settings = _resolved("PretrainKLConfig", "kl", config, sets, {"seed": seed})
-        if dry_run:
-            return _show_only("pretrain-kl", settings, out)
-        from kneeoa_mm.learning.pretrain_kl import pretrain_kl
-
-        return pretrain_kl(
-            data,
-            out,
-            config=settings,
-            folds=folds,
-            cohort=cohort,
-            device=device.value,
-            allow_ungrouped=allow_ungrouped,
-            resume=resume,
-            overwrite=overwrite,
-        )
-
-    conclude(work, as_json=as_json)
+    return pretrain_kl(
+        data,
+        out,
+        config=settings,
+        folds=folds,
+        cohort=cohort,
+        device=device.value,
+        allow_ungrouped=allow_ungrouped,
+        resume=resume,
+        overwrite=overwrite,
+    )
 
 
-@app.command(
-    "train-jsl",
-    epilog="Example: kneeoa-mm train-jsl --cohort cohort --knees knees --encoder runs/kl "
-    "--out runs/fused --fuse-clinical",
+@command(
+    "train-jsl --cohort cohort --knees knees --encoder runs/kl --out runs/fused --fuse-clinical"
 )
 def train_jsl(
     cohort: Annotated[Path, typer.Option(help="Output of `cohort`.")],
     knees: Annotated[Path, typer.Option(help="Output of `preprocess`, or a table of knees.")],
     encoder: Annotated[Path, typer.Option(help="Run of `pretrain-kl` with the same folds.")],
     out: OutDir,
-    outcome: Annotated[Outcome | None, typer.Option(help="What to predict [jsl_48m].")] = None,
+    outcome: Annotated[Outcome | None, typer.Option(help="What to predict; jsl_48m if not said.")] = None,
     fuse_clinical: Annotated[
         bool | None,
         typer.Option("--fuse-clinical/--image-only", help="Fuse clinical factors with the image."),
@@ -277,30 +277,25 @@ def train_jsl(
     dry_run: DryRun = False,
     resume: Resume = False,
     overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
+) -> StageResult:
     """Transfer a KL encoder to a model of progression beside KL."""
+    flags = {"seed": seed, "outcome": outcome, "fuse_clinical": fuse_clinical}
+    settings = _resolved("TrainJSLConfig", "jsl", config, sets, flags)
+    if dry_run:
+        return _show_only("train-jsl", settings, out)
+    from kneeoa_mm.learning.train_jsl import train_jsl
 
-    def work() -> StageResult:
-        flags = {"seed": seed, "outcome": outcome, "fuse_clinical": fuse_clinical}
-        settings = _resolved("TrainJSLConfig", "jsl", config, sets, flags)
-        if dry_run:
-            return _show_only("train-jsl", settings, out)
-        from kneeoa_mm.learning.train_jsl import train_jsl
-
-        return train_jsl(
-            cohort,
-            knees,
-            encoder,
-            out,
-            config=settings,
-            folds=folds,
-            device=device.value,
-            resume=resume,
-            overwrite=overwrite,
-        )
-
-    conclude(work, as_json=as_json)
+    return train_jsl(
+        cohort,
+        knees,
+        encoder,
+        out,
+        config=settings,
+        folds=folds,
+        device=device.value,
+        resume=resume,
+        overwrite=overwrite,
+    )
 
 
 Source = Annotated[
@@ -313,7 +308,7 @@ ClinicalTable = Annotated[
 ]
 
 
-@app.command(epilog="Example: kneeoa-mm predict films --model runs/kl --out grades.csv --ids keep")
+@command("predict films --model runs/kl --out grades.csv --ids keep")
 def predict(
     source: Source,
     model: ModelOption,
@@ -324,30 +319,25 @@ def predict(
     device: DeviceOption = Device.AUTO,
     jobs: Jobs = 1,
     overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
+) -> StageResult:
     """Grade knees, and predict their progression where the model does."""
+    from kneeoa_mm.cohort_spec import read_cohort_spec
+    from kneeoa_mm.workflows.predict import predict
 
-    def work() -> StageResult:
-        from kneeoa_mm.cohort_spec import read_cohort_spec
-        from kneeoa_mm.workflows.predict import predict
-
-        return predict(
-            source,
-            model,
-            out,
-            clinical=clinical,
-            cohort=read_cohort_spec(cohort) if cohort else None,
-            ids=ids,
-            device=device.value,
-            jobs=jobs,
-            overwrite=overwrite,
-        )
-
-    conclude(work, as_json=as_json)
+    return predict(
+        source,
+        model,
+        out,
+        clinical=clinical,
+        cohort=read_cohort_spec(cohort) if cohort else None,
+        ids=ids,
+        device=device.value,
+        jobs=jobs,
+        overwrite=overwrite,
+    )
 
 
-@app.command(epilog="Example: kneeoa-mm evaluate runs/kl/predictions.parquet --out evaluation")
+@command("evaluate runs/kl/predictions.parquet --out evaluation")
 def evaluate(
     predictions: Annotated[Path, typer.Argument(help="Prediction table with the truth in it.")],
     out: OutDir,
@@ -357,21 +347,16 @@ def evaluate(
     n_boot: Annotated[int, typer.Option(min=0, help="Bootstrap draws of persons.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
+) -> StageResult:
     """Judge predictions: metrics with person-clustered intervals, and figures."""
+    from kneeoa_mm.analysis.evaluation import evaluate
 
-    def work() -> StageResult:
-        from kneeoa_mm.analysis.evaluation import evaluate
-
-        return evaluate(
-            predictions, out, outcomes=outcome, n_boot=n_boot, seed=seed, overwrite=overwrite
-        )
-
-    conclude(work, as_json=as_json)
+    return evaluate(
+        predictions, out, outcomes=outcome, n_boot=n_boot, seed=seed, overwrite=overwrite
+    )
 
 
-@app.command(epilog="Example: kneeoa-mm explain knees --model runs/kl --out saliency --limit 8")
+@command("explain knees --model runs/kl --out saliency --limit 8")
 def explain(
     source: Annotated[Path, typer.Argument(help="A folder of images, or a table of knees.")],
     model: ModelOption,
@@ -380,30 +365,22 @@ def explain(
     limit: Annotated[int, typer.Option(min=1, help="At most so many knees.")] = 16,
     device: DeviceOption = Device.AUTO,
     overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
+) -> StageResult:
     """Draw what moved a model's output: Grad-CAM and input gradients over the knee."""
+    from kneeoa_mm.learning.saliency import explain
 
-    def work() -> StageResult:
-        from kneeoa_mm.learning.saliency import explain
-
-        return explain(
-            source,
-            model,
-            out,
-            clinical=clinical,
-            limit=limit,
-            device=device.value,
-            overwrite=overwrite,
-        )
-
-    conclude(work, as_json=as_json)
+    return explain(
+        source,
+        model,
+        out,
+        clinical=clinical,
+        limit=limit,
+        device=device.value,
+        overwrite=overwrite,
+    )
 
 
-@app.command(
-    epilog="Example: kneeoa-mm compare image=runs/image fused=runs/fused --cohort cohort "
-    "--out comparison"
-)
+@command("compare image=runs/image fused=runs/fused --cohort cohort --out comparison")
 def compare(
     runs: Annotated[list[str], typer.Argument(help="NAME=RUN for each run of `train-jsl`.")],
     cohort: Annotated[Path, typer.Option(help="Output of `cohort`.")],
@@ -415,65 +392,50 @@ def compare(
     n_boot: Annotated[int, typer.Option(min=0, help="Bootstrap draws of persons.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
+) -> StageResult:
     """Compare progression models with each other and with clinical-only and KL-only ones."""
+    from kneeoa_mm.workflows.compare import compare, parse_runs
 
-    def work() -> StageResult:
-        from kneeoa_mm.workflows.compare import compare, parse_runs
-
-        return compare(
-            parse_runs(runs),
-            cohort,
-            out,
-            outcome=outcome,
-            best_possible=best_possible,
-            n_boot=n_boot,
-            seed=seed,
-            overwrite=overwrite,
-        )
-
-    conclude(work, as_json=as_json)
+    return compare(
+        parse_runs(runs),
+        cohort,
+        out,
+        outcome=outcome,
+        best_possible=best_possible,
+        n_boot=n_boot,
+        seed=seed,
+        overwrite=overwrite,
+    )
 
 
-@app.command(epilog="Example: kneeoa-mm survival cohort --out survival --outcome tkr")
+@command("survival cohort --out survival --outcome tkr")
 def survival(
     cohort: Annotated[Path, typer.Argument(help="Output of `cohort`, or a cohort table.")],
     out: OutDir,
     outcome: Annotated[Outcome, typer.Option(help="The outcome.")] = Outcome.TKR,
     group: Annotated[str, typer.Option(help="Column whose groups are compared.")] = "kl_grade",
     overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
+) -> StageResult:
     """Estimate when an outcome happens: Kaplan-Meier by group, and a Cox model."""
+    from kneeoa_mm.analysis.survival import survive
 
-    def work() -> StageResult:
-        from kneeoa_mm.analysis.survival import survive
-
-        return survive(cohort, out, outcome=outcome, group=group, overwrite=overwrite)
-
-    conclude(work, as_json=as_json)
+    return survive(cohort, out, outcome=outcome, group=group, overwrite=overwrite)
 
 
-@app.command(epilog="Example: kneeoa-mm report evaluation survival --out report.html")
+@command("report evaluation survival --out report.html")
 def report(
     parts: Annotated[list[Path], typer.Argument(help="Output folders of other commands.")],
     out: Annotated[Path, typer.Option("--out", help="HTML file to write.")],
     title: Annotated[str, typer.Option(help="Heading.")] = "Knee osteoarthritis analysis",
     overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
+) -> StageResult:
     """Gather results into one self-contained HTML page."""
+    from kneeoa_mm.analysis.report import report
 
-    def work() -> StageResult:
-        from kneeoa_mm.analysis.report import report
-
-        return report(parts, out, title=title, overwrite=overwrite)
-
-    conclude(work, as_json=as_json)
+    return report(parts, out, title=title, overwrite=overwrite)
 
 
-@app.command(epilog="Example: kneeoa-mm demo --out demo-output")
+@command("demo --out demo-output")
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("demo-output"),
     subjects: Annotated[int, typer.Option(min=30, help="Number of synthetic people.")] = 150,
@@ -483,35 +445,26 @@ def demo(
     ] = Scenario.STANDARD,
     jobs: Jobs = 2,
     overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
+) -> StageResult:
     """Run the whole pipeline on a synthetic cohort, from films to a report."""
+    from kneeoa_mm.workflows.demo import demo
 
-    def work() -> StageResult:
-        from kneeoa_mm.workflows.demo import demo
-
-        return demo(
-            out,
-            subjects=subjects,
-            seed=seed,
-            scenario=scenario.value,
-            jobs=jobs,
-            overwrite=overwrite,
-        )
-
-    conclude(work, as_json=as_json)
+    return demo(
+        out,
+        subjects=subjects,
+        seed=seed,
+        scenario=scenario.value,
+        jobs=jobs,
+        overwrite=overwrite,
+    )
 
 
-@app.command(epilog="Example: kneeoa-mm doctor --json")
-def doctor(as_json: Json = False) -> None:
+@command("doctor --json")
+def doctor() -> StageResult:
     """Say what is installed and what is missing."""
+    from kneeoa_mm.workflows.doctor import doctor
 
-    def work() -> StageResult:
-        from kneeoa_mm.workflows.doctor import doctor
-
-        return doctor()
-
-    conclude(work, as_json=as_json)
+    return doctor()
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""Studies to single-knee images."""

@@ -1,0 +1,152 @@
+"""What header values mean: grey scale, millimetres, sides, projection, visit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from kneeoa_mm.imaging.attributes import Attributes
+from kneeoa_mm.imaging.greyscale import GreyScale, Lut, Rescale, Window
+from kneeoa_mm.imaging.quality import QCFlag
+from kneeoa_mm.records import Laterality, Photometric, PixelSpacing, SpacingSource, View
+
+LEAST_SPACING_MM, LARGEST_SPACING_MM = 0.02, 1.0
+"""Radiography detectors and film digitisers lie well within; anything else is a mistake."""
+_LARGEST_MAGNIFICATION = 2.0
+_DAYS_PER_MONTH = 365.25 / 12
+
+_SIDES = {"R": {Laterality.RIGHT}, "L": {Laterality.LEFT}, "B": set(Laterality)}
+_FIXED_FLEXION = re.compile(r"fixed[ _-]*flexion|\bPA[ _-]*FF\b|synaflexer", re.IGNORECASE)
+_SKYLINE = re.compile(r"skyline|sunrise|merchant|laurin", re.IGNORECASE)
+_LATERAL = re.compile(r"\blat(eral)?\b", re.IGNORECASE)
+_LATERAL_POSITIONS = {"LL", "RL", "LLD", "RLD", "LM", "ML", "LAT", "LATERAL"}
+
+
+def read_grey_scale(header: Attributes) -> tuple[GreyScale, list[QCFlag]]:
+    """How stored values become display grey, and the doubts about it.
+
+    Of several VOI LUTs or windows the first counts, a LUT before a window: it is what a viewer
+    shows unasked. What is not valid is left out, and the percentile window of the knee images
+    stands alone.
+    """
+    flags = []
+    modality: Lut | Rescale | None = None
+    voi: Lut | Window | None = None
+    try:
+        modality = header.lut("ModalityLUTSequence") or _rescale(header)
+    except ValueError:
+        flags.append(QCFlag.MODALITY_IGNORED)
+    try:
+        voi = header.lut("VOILUTSequence") or _window(header)
+    except ValueError:
+        flags.append(QCFlag.VOI_IGNORED)
+    is_inverted = header.text("PhotometricInterpretation") == Photometric.MONOCHROME1
+    shape = header.text("PresentationLUTShape")
+    if shape in {"INVERSE", "IDENTITY"} and (shape == "INVERSE") != is_inverted:
+        flags.append(QCFlag.POLARITY_CONFLICT)
+    return GreyScale(modality, voi, is_inverted), flags
+
+
+def _rescale(header: Attributes) -> Rescale | None:
+    slope, intercept = header.numbers("RescaleSlope"), header.numbers("RescaleIntercept")
+    if slope is None:
+        return None
+    if len(slope) != 1 or slope[0] == 0 or intercept == ():
+        raise ValueError("the rescale is not valid")
+    return Rescale(slope[0], intercept[0] if intercept else 0.0)
+
+
+def _window(header: Attributes) -> Window | None:
+    centre, width = header.numbers("WindowCenter"), header.numbers("WindowWidth")
+    if centre is None and width is None:
+        return None
+    function = header.text("VOILUTFunction") or "LINEAR"
+    if centre and width and function in {"LINEAR", "LINEAR_EXACT", "SIGMOID"}:
+        window = Window(centre[0], width[0], function)  # type: ignore[arg-type]
+        if window.is_valid:
+            return window
+    raise ValueError("the window is not valid")
+
+
+def read_spacing(
+    header: Attributes,
+) -> tuple[PixelSpacing | None, SpacingSource, list[QCFlag]]:
+    """Millimetres of a film, with where they come from; never an invented value.
+
+    Pixel Spacing (0028,0030) is calibrated, unless it only repeats Imager Pixel Spacing
+    (0018,1164) without a Pixel Spacing Calibration Type (0028,0A02) (DICOM PS3.3 10.7.1.3).
+    Imager Pixel Spacing is at the detector; it is divided by the Estimated Radiographic
+    Magnification Factor (0018,1114) where that is given.
+
+    Returns:
+        Spacing, source and doubts.
+    """
+    stated = {name: header.numbers(name) for name in ("PixelSpacing", "ImagerPixelSpacing")}
+    valid = {name: _valid(pair) for name, pair in stated.items() if pair is not None}
+    flags = [] if all(valid.values()) else [QCFlag.SPACING_INVALID]
+    plane, detector = valid.get("PixelSpacing"), valid.get("ImagerPixelSpacing")
+    is_calibrated = header.text("PixelSpacingCalibrationType") is not None
+    if plane and (is_calibrated or plane != detector):
+        return plane, SpacingSource.CALIBRATED, flags
+    if detector is None:
+        return None, SpacingSource.NONE, flags
+    magnification = header.numbers("EstimatedRadiographicMagnificationFactor")
+    if magnification is None:
+        return detector, SpacingSource.DETECTOR, flags
+    if len(magnification) != 1 or not 1 <= magnification[0] <= _LARGEST_MAGNIFICATION:
+        return detector, SpacingSource.DETECTOR, [QCFlag.SPACING_INVALID]
+    in_patient = PixelSpacing(*(distance_mm / magnification[0] for distance_mm in detector))
+    return in_patient, SpacingSource.DETECTOR, flags
+
+
+def _valid(pair: Sequence[float]) -> PixelSpacing | None:
+    if len(pair) != 2 or not all(LEAST_SPACING_MM <= mm <= LARGEST_SPACING_MM for mm in pair):
+        return None
+    return PixelSpacing(*pair)
+
+
+def read_sides(header: Attributes) -> tuple[frozenset[Laterality], list[QCFlag]]:
+    """The knees that a film shows by Image Laterality (0020,0062), else Laterality (0020,0060).
+
+    Returns:
+        One side, both, or none where the header does not tell; and the doubts.
+    """
+    of_image, of_series = (
+        frozenset(_SIDES.get((header.text(name) or "").upper(), ()))
+        for name in ("ImageLaterality", "Laterality")
+    )
+    disagree = len(of_image) == len(of_series) == 1 and of_image != of_series
+    return of_image or of_series, [QCFlag.LATERALITY_CONFLICT] if disagree else []
+
+
+def read_view(header: Attributes) -> View:
+    """Projection by View Position (0018,5101) and the description of series or study.
+
+    A PA film is called PA_FIXED_FLEXION only where a description says so.
+    """
+    position = (header.text("ViewPosition") or "").upper()
+    described = (header.text(name) for name in ("SeriesDescription", "StudyDescription"))
+    description = " ".join(text for text in described if text)
+    if _SKYLINE.search(description):
+        return View.SKYLINE
+    if position in _LATERAL_POSITIONS or (not position and _LATERAL.search(description)):
+        return View.LATERAL
+    if position in {"PA", ""} and _FIXED_FLEXION.search(description):
+        return View.PA_FIXED_FLEXION
+    return View.AP if position == "AP" else View.UNKNOWN
+
+
+def read_months(
+    time_point: str | None, days_since_baseline: float | None, visits: Mapping[str, int]
+) -> int | None:
+    """Months since baseline, from the visit's code or the offset in days; None if unknown.
+
+    Example:
+        >>> read_months("V03", None, {"V00": 0, "V03": 24}), read_months(None, 365.0, {})
+        (24, 12)
+    """
+    if time_point is not None and time_point in visits:
+        return visits[time_point]
+    if days_since_baseline is None or days_since_baseline < -_DAYS_PER_MONTH / 2:
+        return None
+    return max(0, round(days_since_baseline / _DAYS_PER_MONTH))

@@ -1,0 +1,116 @@
+"""Whose film it is and when it was taken, and how outputs may say so."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from kneeoa_mm.cohort_spec import CohortSpec
+from kneeoa_mm.errors import ConfigError, ItemError
+from kneeoa_mm.identifiers import Identifiers
+from kneeoa_mm.imaging.dicom import DICOM_SUFFIXES
+from kneeoa_mm.imaging.header import read_months
+from kneeoa_mm.imaging.radiograph import Radiograph
+from kneeoa_mm.records import Laterality
+
+_SIDES = {"R": Laterality.RIGHT, "1": Laterality.RIGHT, "L": Laterality.LEFT, "2": Laterality.LEFT}
+
+
+@dataclass(frozen=True)
+class FilmIdentity:
+    """Whose film, when, and the side that its path names; None is unknown.
+
+    Attributes:
+        subject_id: As outputs carry it.
+        months: Since baseline.
+        path_side: Side in the path.
+    """
+
+    subject_id: str | None
+    months: int | None
+    path_side: Laterality | None
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How films of one run are identified.
+
+    Attributes:
+        identifiers: Keeps or hashes identifiers.
+        cohort: Name of the cohort, or None.
+        path_pattern: See :class:`~kneeoa_mm.cohort_spec.FilmsSpec`.
+        visits: Visit code to months.
+    """
+
+    identifiers: Identifiers
+    cohort: str | None = None
+    path_pattern: str | None = None
+    visits: Mapping[str, int] | None = None
+
+    @classmethod
+    def of(cls, identifiers: Identifiers, spec: CohortSpec | None) -> Naming:
+        """The naming of a cohort, or of films that belong to none.
+
+        Raises:
+            ConfigError: The cohort's path pattern is no regular expression.
+        """
+        if spec is None:
+            return cls(identifiers)
+        try:
+            re.compile(spec.films.path_pattern or "")
+        except re.error as error:
+            raise ConfigError(
+                "films.path_pattern is no regular expression.",
+                found=f"{spec.films.path_pattern} ({error})",
+                where=f"cohort {spec.name}",
+            ) from error
+        return cls(identifiers, spec.name, spec.films.path_pattern, dict(spec.visits))
+
+    def identify(self, source: str, film: Radiograph) -> FilmIdentity:
+        """Read the identity from the path, and from the header where the path does not tell.
+
+        Args:
+            source: Path of the film relative to the studies, with ``/``.
+            film: The film.
+
+        Raises:
+            ItemError: The identifier cannot stand in a knee_id.
+        """
+        visits = self.visits or {}
+        match = re.search(self.path_pattern, source) if self.path_pattern else None
+        in_path = match.groupdict() if match else {}
+        subject = in_path.get("subject") or film.patient_id
+        if subject is not None and self.identifiers.key is None and ":" in subject:
+            message = "the subject identifier holds a colon; hash identifiers with --ids KEYFILE"
+            raise ItemError("E_IDENTITY", message, stage="identify")
+        return FilmIdentity(
+            None if subject is None else self.identifiers.subject_id(subject),
+            read_months(in_path.get("visit") or film.time_point, film.days_since_baseline, visits),
+            _SIDES.get((in_path.get("side") or "")[:1].upper()),
+        )
+
+    def masked(self, source: str) -> str:
+        """The path of a film as outputs may show it.
+
+        Paths name people, so where identifiers are hashed each part of the path is hashed too,
+        except for the codes of known visits and a DICOM suffix.
+
+        Example:
+            >>> naming = Naming(Identifiers(b"0" * 16), visits={"V00": 0})
+            >>> naming.masked("V00/Jane Doe.dcm")
+            'V00/08b69a17fadbdfb0.dcm'
+            >>> Naming(Identifiers(None)).masked("V00/9000017.dcm")
+            'V00/9000017.dcm'
+        """
+        if self.identifiers.key is None:
+            return source
+        return "/".join(self._masked_part(part) for part in PurePosixPath(source).parts)
+
+    def _masked_part(self, part: str) -> str:
+        if part in (self.visits or {}):
+            return part
+        suffix = PurePosixPath(part).suffix
+        kept = suffix.lower() if suffix.lower() in DICOM_SUFFIXES else ""
+        return self.identifiers.subject_id(part.removesuffix(suffix) if kept else part) + kept

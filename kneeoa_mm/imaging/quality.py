@@ -1,0 +1,78 @@
+"""What a reader should know about a knee image before trusting it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kneeoa_mm.records import Box
+
+
+class QCFlag(StrEnum):
+    """A doubt about a film or a knee; the table of knees joins them with ``;``."""
+
+    FLAT = "flat"
+    """The knee image shows (almost) one grey."""
+    LOW_CONTRAST = "low_contrast"
+    """Its greys use less than a tenth of the film's range."""
+    SATURATED = "saturated"
+    """More than 5 % of the knee image is at full white."""
+    OFF_CENTRE = "off_centre"
+    """The joint lies in the upper or lower fifth of the film."""
+    BOX_CLIPPED = "box_clipped"
+    """The knee image reaches beyond the film; what is outside is black."""
+    ONE_JOINT = "one_joint"
+    """The header promises both knees, one was found."""
+    LATERALITY_CONFLICT = "laterality_conflict"
+    """Header, file name and side of the film disagree."""
+    LATERALITY_UNKNOWN = "laterality_unknown"
+    """Nothing tells left from right; the image is not mirrored."""
+    LATERALITY_FROM_POSITION = "laterality_from_position"
+    """Only the side of the film tells left from right, and the film shows one knee."""
+    SUBJECT_UNKNOWN = "subject_unknown"
+    """Neither the path nor the header names the subject."""
+    SPACING_NONE = "spacing_none"
+    """There are no millimetres: the image is cut by the joint's box."""
+    SPACING_INVALID = "spacing_invalid"
+    """A pixel spacing in the header is zero, absurd or no number, and was not used."""
+    MODALITY_IGNORED = "modality_ignored"
+    """The modality LUT or rescale is not valid and was not applied."""
+    VOI_IGNORED = "voi_ignored"
+    """The VOI LUT or window is not valid; the percentile window alone was applied."""
+    POLARITY_CONFLICT = "polarity_conflict"
+    """Photometric Interpretation and Presentation LUT Shape disagree; the former was used."""
+    HEADER_NONSTANDARD = "header_nonstandard"
+    """The header breaks the DICOM standard somewhere that was read."""
+
+
+_FLAT_SPAN, _LOW_CONTRAST_SPAN = 0.01, 0.10
+_SATURATED_SHARE = 0.05
+_FULL_WHITE = 65535
+_EDGE_SHARE = 0.2
+
+
+def image_flags(image: NDArray[np.uint16]) -> list[QCFlag]:
+    """Judge the greys of a knee image.
+
+    Args:
+        image: (rows, columns), 0 and 65535 being the film's darkest and brightest grey.
+    """
+    low, high = np.percentile(image, [5, 95])
+    span = (high - low) / _FULL_WHITE
+    flags = []
+    if span < _FLAT_SPAN:
+        flags.append(QCFlag.FLAT)
+    elif span < _LOW_CONTRAST_SPAN:
+        flags.append(QCFlag.LOW_CONTRAST)
+    if np.mean(image == _FULL_WHITE) > _SATURATED_SHARE:
+        flags.append(QCFlag.SATURATED)
+    return flags
+
+
+def place_flags(joint: Box, *, film_rows: int) -> list[QCFlag]:
+    """Judge where on the film the joint lies."""
+    height = joint.centre_px[1] / film_rows
+    is_central = _EDGE_SHARE <= height <= 1 - _EDGE_SHARE
+    return [] if is_central else [QCFlag.OFF_CENTRE]

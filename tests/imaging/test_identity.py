@@ -1,0 +1,78 @@
+"""Who and when: path before header, codes before guesses, and nothing personal in outputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kneeoa_mm.cohort_spec import CohortSpec, FilmsSpec
+from kneeoa_mm.errors import ConfigError, ItemError
+from kneeoa_mm.identifiers import Identifiers
+from kneeoa_mm.imaging.identity import FilmIdentity, Naming
+from kneeoa_mm.imaging.radiograph import Radiograph
+from kneeoa_mm.records import Laterality
+
+KEEP, HASH = Identifiers(None), Identifiers(b"k" * 32)
+PIXELS = np.zeros((2, 2), dtype=np.float32)
+
+
+def _cohort(pattern: str | None) -> CohortSpec:
+    return CohortSpec(
+        name="oai", visits={"V00": 0, "V06": 48}, films=FilmsSpec(path_pattern=pattern)
+    )
+
+
+def _film(patient_id: str | None = "9000017", time_point: str | None = "V00") -> Radiograph:
+    return Radiograph(PIXELS, patient_id=patient_id, time_point=time_point)
+
+
+def test_the_path_names_the_film_where_its_pattern_matches() -> None:
+    naming = Naming.of(KEEP, _cohort(r"(?P<visit>V\d\d)/(?P<subject>\d{7})_(?P<side>[LR])"))
+    found = naming.identify("V06/9000099_L.dcm", _film())
+    assert found == FilmIdentity("9000099", 48, Laterality.LEFT)
+    assert naming.identify("else/where.dcm", _film()) == FilmIdentity("9000017", 0, None)
+
+
+def test_groups_that_a_pattern_lacks_come_from_the_header() -> None:
+    naming = Naming.of(KEEP, _cohort(r"(?P<subject>\d{7})"))
+    assert naming.identify("9000099.dcm", _film(time_point="V06")).months == 48
+
+
+def test_what_nothing_names_stays_unknown() -> None:
+    assert Naming(KEEP).identify("a.dcm", _film(None, "V00")) == FilmIdentity(None, None, None)
+
+
+def test_hashed_identifiers_join_and_do_not_show_the_source() -> None:
+    naming = Naming(HASH)
+    first, second, other = (
+        naming.identify(f"{name}.dcm", _film(name)).subject_id for name in ("Doe", "Doe", "Roe")
+    )
+    assert first == second != other
+    assert "Doe" not in str(first)
+
+
+def test_an_identifier_that_would_break_the_knee_id_is_refused_unless_hashed() -> None:
+    film = _film("a:b")
+    with pytest.raises(ItemError) as caught:
+        Naming(KEEP).identify("x.dcm", film)
+    assert caught.value.code == "E_IDENTITY"
+    assert Naming(HASH).identify("x.dcm", film).subject_id
+
+
+def test_paths_are_masked_part_by_part() -> None:
+    naming = Naming(HASH, visits={"V00": 0})
+    masked = naming.masked("V00/Doe^Jane/film.of.Jane.DCM")
+    visit, folder, name = masked.split("/")
+    assert visit == "V00"
+    assert name.endswith(".dcm")
+    assert not any(part in masked for part in ("Doe", "Jane", "film"))
+    assert folder == naming.masked("Doe^Jane")
+
+
+def test_a_suffix_that_may_be_a_name_is_masked_too() -> None:
+    assert "Smith" not in Naming(HASH).masked("scan.Smith")
+
+
+def test_a_pattern_that_is_no_regular_expression_stops_the_run() -> None:
+    with pytest.raises(ConfigError, match="regular expression"):
+        Naming.of(KEEP, _cohort("(?P<subject>"))
