@@ -264,7 +264,9 @@ def train_jsl(
     knees: Annotated[Path, typer.Option(help="Output of `preprocess`, or a table of knees.")],
     encoder: Annotated[Path, typer.Option(help="Run of `pretrain-kl` with the same folds.")],
     out: OutDir,
-    outcome: Annotated[Outcome | None, typer.Option(help="What to predict; jsl_48m if not said.")] = None,
+    outcome: Annotated[
+        Outcome | None, typer.Option(help="What to predict; jsl_48m if not said.")
+    ] = None,
     fuse_clinical: Annotated[
         bool | None,
         typer.Option("--fuse-clinical/--image-only", help="Fuse clinical factors with the image."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -39,7 +40,8 @@ def predict(
         clinical: Output folder of ``cohort``, or a table by ``knee_id``: clinical factors for a
             fused model, and the truth to carry along.
         cohort: How films name subject and visit, for DICOM.
-        ids: ``keep`` or a key file, for DICOM.
+        ids: ``keep`` or a key file, for DICOM; None hashes with the key in ``<out>.key``, which is
+            made if it is not there.
         device: ``auto``, ``cpu`` or ``cuda``.
         jobs: Workers for DICOM.
         overwrite: Replace ``out``.
@@ -60,7 +62,13 @@ def predict(
         return _predict(knees, ensemble, table, out, device)
     with tempfile.TemporaryDirectory(prefix="kneeoa-mm-") as folder:
         work = Path(folder) / "knees"
+        key = out.with_suffix(".key")
+        if ids is None and key.exists():
+            ids = str(key)
         preprocess(source, work, config=PreprocessConfig(), cohort=cohort, ids=ids, jobs=jobs)
+        if ids is None:
+            # the fresh key would go with the temporary folder, and nobody could join the table
+            shutil.move(work.with_name(f"{work.name}.key"), key)
         rejects = pd.read_csv(work / "rejects.csv", dtype=str, keep_default_na=False)
         return _predict(read_knees(work), ensemble, table, out, device, rejects)
 
