@@ -87,6 +87,22 @@ def _in_words(result: StageResult) -> str:
 
 
 def _figures(figures: Any) -> str:
+    if isinstance(figures, dict) and "value" in figures:
+        return _estimate(figures)
     if isinstance(figures, dict):
         return ", ".join(f"{name} {_figures(value)}" for name, value in figures.items())
     return f"{figures:g}" if isinstance(figures, float) else str(figures)
+
+
+def _estimate(estimate: dict[str, Any]) -> str:
+    """A metric as a person writes it.
+
+    Example:
+        >>> _estimate({"value": 0.66102, "ci_low": 0.6259, "ci_high": 0.6949, "n": 826})
+        '0.661 (0.626 to 0.695)'
+    """
+    if estimate["value"] is None:
+        return f"none, for {estimate['reason']}"
+    if estimate.get("ci_low") is None:
+        return f"{estimate['value']:.3f}"
+    return f"{estimate['value']:.3f} ({estimate['ci_low']:.3f} to {estimate['ci_high']:.3f})"

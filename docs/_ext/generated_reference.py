@@ -50,7 +50,8 @@ def write_api_pages(folder: Path) -> None:
     import kneeoa_mm
 
     found = pkgutil.walk_packages(kneeoa_mm.__path__, "kneeoa_mm.")
-    names = [info.name for info in found if not info.ispkg]
+    # the functions of the command line are documented as commands
+    names = [info.name for info in found if not info.ispkg and info.name != "kneeoa_mm.cli"]
     pages = {
         f"{name}.md": f"# {name.removeprefix('kneeoa_mm.')}\n\n"
         f"```{{eval-rst}}\n.. automodule:: {name}\n```\n"
