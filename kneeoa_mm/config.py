@@ -59,7 +59,7 @@ class StageConfig(Settings):
     lr_factor: Positive = 1.0
     """Learning rate of the stage as a multiple of ``train.lr``."""
     epochs: int | None = Field(default=None, ge=1)
-    """None: what is left of ``train.epochs``; only the last stage may say so."""
+    """Without a number: what is left of ``train.epochs``; only the last stage may leave it open."""
     milestones: tuple[int, ...] = ()
     """Epochs of the stage after which the rate is multiplied by ``gamma``."""
     gamma: Positive = 0.1

@@ -121,7 +121,7 @@ def test_results_are_judged_explained_followed_and_put_on_one_page(tour):
     run("report", *(tour / part for part in parts), "--out", tour / "report.html")
     page = (tour / "report.html").read_text()
     assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*', page), "the page needs no network"
-    for word in ("attrition", "rejected", "Kaplan", "Grad-CAM", "clinical"):
+    for word in ("enrolled", "contact sheet", "Kaplan", "Grad-CAM", "clinical"):
         assert word.lower() in page.lower(), word
 
 

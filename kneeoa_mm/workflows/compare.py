@@ -84,13 +84,15 @@ def compare(
     persons = persons_of(knees["subject_id"], knees["knee_id"])
     draws = bootstrap_rows(persons, n_boot=n_boot, seed=seed)
     models = {name: binary_estimates(events, risk, draws) for name, risk in columns.items()}
+    best = _read_best_possible(best_possible)
     document: dict[str, Any] = {
         "outcome": str(outcome),
         "n": len(events),
         "events": int(events.sum()),
         "models": {name: _plain(estimates) for name, estimates in models.items()},
         "differences": _differences(columns, events, draws),
-        "best_possible": _read_best_possible(best_possible, outcome),
+        "best_possible": best.get(str(outcome)),
+        "best_possible_this_cohort": best.get(f"{outcome}_this_cohort"),
         "provenance": {
             "command": "compare",
             "package_version": __version__,
@@ -107,13 +109,18 @@ def compare(
         out=out,
         outputs={"comparison": out / COMPARE_FILE},
         counts={"knees": document["n"], "events": document["events"]},
-        figures={
-            f"AUROC, {outcome}": {
-                name: _rounded(estimates["auroc"]) for name, estimates in document["models"].items()
-            },
-            "best possible AUROC": document["best_possible"],
-        },
+        figures=_figures(document),
     )
+
+
+def _figures(document: Mapping[str, Any]) -> dict[str, Any]:
+    models = {name: estimates["auroc"] for name, estimates in document["models"].items()}
+    limits = {
+        "best possible AUROC": document["best_possible"],
+        "best possible AUROC on these people": document["best_possible_this_cohort"],
+    }
+    known = {title: values for title, values in limits.items() if values is not None}
+    return {f"AUROC, {document['outcome']}": models} | known
 
 
 def parse_runs(texts: Sequence[str]) -> dict[str, Path]:
@@ -194,15 +201,15 @@ def _plain(estimates: Mapping[str, Any]) -> dict[str, Any]:
     return {name: asdict(value) for name, value in estimates.items()}
 
 
-def _rounded(auroc: Mapping[str, Any]) -> str:
-    if auroc["value"] is None:
-        return str(auroc["reason"])
-    if auroc["ci_low"] is None:
-        return f"{auroc['value']:.3f}"
-    return f"{auroc['value']:.3f} ({auroc['ci_low']:.3f} to {auroc['ci_high']:.3f})"
-
-
-def _read_best_possible(path: Path | None, outcome: Outcome) -> Any:
+def _read_best_possible(path: Path | None) -> dict[str, Any]:
     if path is None:
-        return None
-    return json.loads(path.read_text(encoding="utf-8")).get(str(outcome))
+        return {}
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "The best possible AUROCs cannot be read.",
+            expected="the best_possible.json of a synthetic cohort",
+            where=path,
+        ) from error
+    return dict(document)

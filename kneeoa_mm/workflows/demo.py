@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -125,7 +126,8 @@ def _learn(out: Path, seed: int) -> None:
         config = load_config(TrainJSLConfig, recipe=find_recipe(RECIPE, "jsl"), flags=flags)
         _step(
             f"train-jsl: {name} model of progression",
-            lambda name=name, config=config: train_jsl(
+            partial(
+                train_jsl,
                 out / "cohort",
                 out / "knees",
                 out / "runs" / "kl",
