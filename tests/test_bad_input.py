@@ -99,6 +99,17 @@ def test_a_text_file_among_graded_images_is_no_obstacle(run, graded, tmp_path):
     assert (tmp_path / "run" / "ensemble.json").is_file()
 
 
+def test_a_table_whose_images_are_all_gone(run, tmp_path):
+    rows = [
+        f"-:{n}:0:{side},{n},{side},gone/{n}{side}.png,{n % 5}" for n in range(20) for side in "LR"
+    ]
+    path = tmp_path / "knees.csv"
+    path.write_text("\n".join(["knee_id,subject_id,laterality,image_path,kl_grade", *rows, ""]))
+    code, _, error = run("pretrain-kl", "--data", path, "--out", tmp_path / "run", *TINY)
+    assert code == 3
+    assert "images that could be read" in error
+
+
 def test_a_table_with_a_missing_column_and_an_impossible_grade(run, tmp_path):
     path = tmp_path / "knees.csv"
     path.write_text("knee_id,subject_id,laterality,kl_grade\n-:1:0:L,1,L,2\n-:2:0:L,2,L,7\n")

@@ -33,9 +33,15 @@ class Split:
     report: Rows
 
     def among(self, usable: NDArray[np.bool_]) -> Split:
-        """The split without the rows that cannot be used."""
+        """The split without the rows that cannot be used.
+
+        Raises:
+            InputError: A part is empty now.
+        """
         train, val, report = (rows[usable[rows]] for rows in (self.train, self.val, self.report))
-        return Split(self.fold, train, val, report)
+        split = Split(self.fold, train, val, report)
+        _refuse_empty([split], "the images that could be read")
+        return split
 
 
 def cross_validation(knees: pd.DataFrame, folds: pd.DataFrame, *, where: Path | str) -> list[Split]:
