@@ -18,14 +18,11 @@ from kneeoa_mm.records import Outcome
 COHORT_FLOW = "cohort"
 
 
-def refuse_late_factors(spec: CohortSpec) -> None:
-    """Raise where a clinical factor is measured after baseline.
+def late_factors(spec: CohortSpec) -> list[str]:
+    """Clinical factors that are measured after baseline, each with its column and file.
 
     What is known only later cannot predict, and may be the outcome itself. The visit shows in the
     name of the column (V06BMI, V99ERKDAYS) or of the file (AllClinical06).
-
-    Raises:
-        LeakError: With every such column.
     """
     letters = re.sub(r"\d", "", spec.baseline_visit)
     later = {visit_digits(code) for code, months in spec.visits.items() if months > 0}
@@ -39,6 +36,16 @@ def refuse_late_factors(spec: CohortSpec) -> None:
             is_late = visit and visit.group(0).casefold() != spec.baseline_visit.casefold()
             if column and (is_late or is_late_file):
                 faults.append(f"{name} from {column} of {table.file}")
+    return faults
+
+
+def refuse_late_factors(spec: CohortSpec) -> None:
+    """Raise where a clinical factor is measured after baseline.
+
+    Raises:
+        LeakError: With every such column.
+    """
+    faults = late_factors(spec)
     if faults:
         raise LeakError(
             "Clinical factors must be measured at baseline.",

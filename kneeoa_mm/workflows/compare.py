@@ -47,7 +47,7 @@ def compare(
     """Compare progression models by their out-of-fold predictions.
 
     Beside the runs stand two logistic regressions fitted on the same folds: ``clinical`` on the
-    clinical factors and ``kl_grade`` on the read grade as categories.
+    default clinical factors and ``kl_grade`` on the read grade as categories.
 
     Args:
         runs: Name to run folder of ``train-jsl``, such as ``image`` and ``fused``.
