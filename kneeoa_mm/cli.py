@@ -191,6 +191,35 @@ def cohort(
     )
 
 
+@command("train-detector films --val more-films --out detector")
+def train_detector(
+    films: Annotated[
+        list[Path],
+        typer.Argument(help="Tables of boxes (CSV), or folders of films with YOLO text files."),
+    ],
+    out: OutDir,
+    val: Annotated[
+        list[Path] | None,
+        typer.Option(help="Films to choose the epoch on; without, every tenth film."),
+    ] = None,
+    trained_on: Annotated[str, typer.Option(help="What the films are, for the model card.")] = "",
+    config: Recipe = None,
+    sets: Sets = None,
+    seed: Seed = None,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+) -> StageResult:
+    """Train a YOLO network to find knee joints on films (needs the extra `yolo`)."""
+    settings = _resolved("TrainDetectorConfig", "detector", config, sets, {"seed": seed})
+    if dry_run:
+        return _show_only("train-detector", settings, out)
+    from kneeoa_mm.imaging.train_detector import train_detector
+
+    return train_detector(
+        films, out, config=settings, val=val or (), trained_on=trained_on, overwrite=overwrite
+    )
+
+
 @command("pretrain-kl --data graded --out runs/kl --config mobilenet-v2")
 def pretrain_kl(
     data: Annotated[Path, typer.Option(help="Folder [split/]grade/NAME.png, or table of knees.")],

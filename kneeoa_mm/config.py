@@ -43,13 +43,38 @@ class PreprocessConfig(Settings):
     """Side of the square around the joint; 140 mm is the field's habit (Tiulpin et al. 2018)."""
     pixel_spacing_mm: Positive = 0.2
     """Distance between pixels of the knee images."""
-    detector: Literal["profile"] = "profile"
-    min_detector_score: Fraction = 0.3
-    """Below it the detector abstains and the knee is rejected as ``E_NO_JOINT``."""
+    detector: str = "profile"
+    """``yolo``, ``profile``, the folder of a detector of your own, or ``auto``: the shipped YOLO
+    network where the extra ``yolo`` is installed, else the profile of grey along the leg."""
+    min_detector_score: Fraction | None = None
+    """Below it the detector abstains and the knee is rejected as ``E_NO_JOINT``; ``null``: the
+    confidence that the detector states itself."""
+    film_pixel_spacing_mm: float | None = Field(default=None, ge=0.02, le=1.0)
+    """Distance between pixels of films that state none; ``null``: unknown, and not invented."""
     max_pixels: int = Field(default=100_000_000, gt=0)
     """Films of more pixels are refused before decoding."""
     film_timeout_s: Positive = 120.0
     """A film that takes longer is rejected as ``E_TIMEOUT``."""
+
+
+class TrainDetectorConfig(Settings):
+    """A YOLO network that finds joints (``kneeoa-mm train-detector``)."""
+
+    image_size_px: int = Field(default=320, ge=64, multiple_of=32)
+    """Longer side of a film as the network sees it."""
+    depth: Positive = 0.5
+    width: Positive = 0.125
+    """Multiples of the layers and channels that the YOLO11 drawing states; the smallest published
+    network, YOLO11n, has a width of 0.25."""
+    epochs: int = Field(default=30, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    lr: Positive = 2e-3
+    patience: int = Field(default=15, ge=1)
+    """Epochs without a better validation after which training ends."""
+    min_score: Fraction = 0.5
+    """The confidence that the model states: below it, it abstains."""
+    seed: int = 0
+    device: Literal["auto", "cpu"] = "auto"
 
 
 class StageConfig(Settings):

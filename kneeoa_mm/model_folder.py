@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import safetensors
 from pydantic import Field, ValidationError
@@ -42,7 +42,10 @@ class Preprocessing(Settings):
     orientation: Literal["right"] = "right"
     """Left knees are mirrored to look like right ones."""
     field_of_view_plateau_widths: float | None = None
-    """Side of the image in tibial-plateau widths; None where it was not measured."""
+    """Side of the image in tibial-plateau widths; None where it was not measured. Images that
+    know their own are cut to it."""
+    joint_row: float = 0.5
+    """Height of the middle of the joint space in that image, as a share of it from the top."""
 
 
 class SeenSubjects(Settings):
@@ -76,22 +79,13 @@ class SeenSubjects(Settings):
         return {subject for subject in subject_ids if keyed_hash(salt, subject) in known}
 
 
-class ModelCard(Settings):
-    """Content of ``model.json``."""
+class Card(Settings):
+    """What ``model.json`` says of any model."""
 
     schema_version: int = SCHEMA_VERSION
     package_version: str = __version__
-    kind: Literal["kl", "jsl"]
     architecture: dict[str, Any]
-    """Arguments from which ``learning`` rebuilds the network."""
-    outputs: tuple[str, ...]
-    """Columns that the model predicts."""
-    preprocessing: Preprocessing
-    clinical: dict[str, Any] | None = None
-    """Clinical factors with what training subjects taught: means, scales, categories."""
-    fold: int | None = None
-    """The fold that neither training nor selection used."""
-    seen_subjects: SeenSubjects
+    """Arguments from which the network is rebuilt."""
     metrics: dict[str, float] = Field(default_factory=dict)
     """On the validation part, at the chosen epoch."""
     config_digest: str = ""
@@ -102,7 +96,39 @@ class ModelCard(Settings):
     intended_use: str = "Research only; not a medical device."
 
 
-def write_model(folder: Path, card: ModelCard, weights: bytes) -> Path:
+class DetectorCard(Card):
+    """``model.json`` of a joint detector."""
+
+    kind: Literal["joint_detector"] = "joint_detector"
+    image_size_px: int
+    """Longer side of the film as the network sees it."""
+    min_score: float
+    """The stated confidence: below it the detector abstains."""
+    box: str = "square around the middle of the joint space, as wide as the tibial plateau"
+    trained_on: str
+    """Where the films came from, in words, with their number."""
+    limits: str = ""
+    """What the detector was never shown."""
+
+
+class ModelCard(Card):
+    """``model.json`` of a grader or a progression model."""
+
+    kind: Literal["kl", "jsl"]
+    outputs: tuple[str, ...]
+    """Columns that the model predicts."""
+    preprocessing: Preprocessing
+    clinical: dict[str, Any] | None = None
+    """Clinical factors with what training subjects taught: means, scales, categories."""
+    fold: int | None = None
+    """The fold that neither training nor selection used."""
+    seen_subjects: SeenSubjects
+
+
+AnyCard = TypeVar("AnyCard", bound=Card)
+
+
+def write_model(folder: Path, card: Card, weights: bytes) -> Path:
     """Write a model folder; the card comes last, so that a half-written model has none.
 
     Args:
@@ -117,8 +143,12 @@ def write_model(folder: Path, card: ModelCard, weights: bytes) -> Path:
     return folder
 
 
-def read_model(folder: Path) -> tuple[ModelCard, bytes]:
+def read_model(folder: Path, kind: type[AnyCard] = ModelCard) -> tuple[AnyCard, bytes]:  # type: ignore[assignment]
     """Read a model folder and prove that its weights are those that were written.
+
+    Args:
+        folder: The model.
+        kind: What it has to be.
 
     Returns:
         The card and the serialised safetensors.
@@ -134,7 +164,7 @@ def read_model(folder: Path) -> tuple[ModelCard, bytes]:
         raise ModelFolderError(
             "The model folder is not complete.", expected=expected, found=str(error), where=folder
         ) from error
-    card = _parse_card(text, folder / CARD_FILE)
+    card = _parse_card(text, kind, folder / CARD_FILE)
     found = hashlib.sha256(weights).hexdigest()
     if found != card.weights_sha256:
         raise ModelFolderError(
@@ -153,7 +183,7 @@ def read_model(folder: Path) -> tuple[ModelCard, bytes]:
     return card, weights
 
 
-def _parse_card(text: str, path: Path) -> ModelCard:
+def _parse_card(text: str, kind: type[AnyCard], path: Path) -> AnyCard:
     try:
         tree = json.loads(text)
         version = tree.get("schema_version") if isinstance(tree, dict) else None
@@ -165,7 +195,7 @@ def _parse_card(text: str, path: Path) -> ModelCard:
                 where=path,
                 fix="upgrade kneeoa-mm",
             )
-        return ModelCard.model_validate(tree)
+        return kind.model_validate(tree)
     except (json.JSONDecodeError, ValidationError) as error:
         raise ModelFolderError(
             "The model card is damaged.", found=str(error), where=path

@@ -6,14 +6,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-import numpy as np
-
-from kneeoa_mm.imaging.profile import Peak, best_joints, match_knee
 from kneeoa_mm.imaging.radiograph import Pixels
 from kneeoa_mm.records import Box, PixelSpacing
 
-JOINT_BOX_MM = 140.0
-"""Side of the box around the joint of an average knee, which every detector reports."""
+PLATEAU_MM = 76.0
+"""Width of the tibial plateau of an average adult knee."""
 
 
 class FilmSide(StrEnum):
@@ -28,9 +25,9 @@ class JointDetection:
     """A knee joint on a film.
 
     Attributes:
-        box: Square around the middle of the joint space, in the film's pixels; its side is
-            ``JOINT_BOX_MM`` for an average knee and grows with the knee. It may reach beyond the
-            film.
+        box: Square in millimetres around the middle of the joint space, as wide as the tibial
+            plateau, in the film's pixels. It carries the size of the knee, and on a film without
+            millimetres it is the only scale there is. It may reach beyond the film.
         film_side: Where the joint stands: beside the other one, or in which half of the film; None
             for a single joint near the middle.
         score: Confidence, 0 to 1.
@@ -39,6 +36,29 @@ class JointDetection:
     box: Box
     film_side: FilmSide | None
     score: float
+    rivals: int = 0
+    """Further places on its side of the film that scored as a joint and were not taken."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A place that looks like a joint, in the film's pixels: middle, size and score."""
+
+    column_px: float
+    row_px: float
+    width_px: float
+    height_px: float
+    score: float
+
+    @property
+    def box(self) -> Box:
+        """The square as a box."""
+        return Box(
+            round(self.column_px - self.width_px / 2),
+            round(self.row_px - self.height_px / 2),
+            round(self.column_px + self.width_px / 2),
+            round(self.row_px + self.height_px / 2),
+        )
 
 
 class JointDetector(Protocol):
@@ -52,6 +72,8 @@ class JointDetector(Protocol):
 
     name: str
     """What the table of knees says in its column ``detector``."""
+    min_score: float
+    """Below it the detector abstains."""
 
     def detect(self, pixels: Pixels, spacing: PixelSpacing | None) -> list[JointDetection]:
         """Joints from the film's left to its right.
@@ -63,63 +85,61 @@ class JointDetector(Protocol):
         ...
 
 
-_SCALES = (0.85, 0.92, 1.0, 1.08, 1.17)
-_FILM_WIDTHS_MM = np.geomspace(110, 560, 18)
-_LONGEST_FILM_MM = 1300.0
 _MIDDLE = (0.4, 0.6)
 
+_LEAST_GAP, _LARGEST_STEP, _LARGEST_RATIO = 1.15, 0.95, 1.5
+"""Two knees of one person: apart, of similar height on the film, and of similar size; the first two
+in plateau widths."""
 
-class ProfileDetector:
-    """Finds the joint line by the profile of grey along the leg.
 
-    Down a leg, grey falls at the joint space and rises at the tibial plateau, over the width of
-    the condyles and with the arch of the notch between. The film is reduced to 2 mm, everything
-    that does not change along the leg (shafts, soft tissue, exposure, collimation) is taken out,
-    and what is left is correlated with the same profiles of a drawn knee in a few sizes and
-    rotations. The score tells how far a place stands out from the best other places of the same
-    film, so that a film without a knee scores low whatever its texture, or how well it matches by
-    itself.
+def choose_joints(candidates: list[Candidate], *, film_columns: int) -> list[JointDetection]:
+    """At most one joint a side: the best candidate, and the best one that can be its partner.
 
     Args:
-        min_score: Abstain below.
+        candidates: All places that scored as a joint, in any order.
+        film_columns: Width of the film in pixels.
+
+    Returns:
+        From the film's left to its right.
     """
-
-    name = "profile"
-
-    def __init__(self, min_score: float = 0.3) -> None:
-        self.min_score = min_score
-
-    def detect(self, pixels: Pixels, spacing: PixelSpacing | None) -> list[JointDetection]:
-        """See :class:`JointDetector`."""
-        if spacing is not None:
-            match_map, scale_map = match_knee(pixels, spacing, _SCALES)
-        else:
-            # the best match over all widths that a film can have tells how wide this one is
-            steps_mm = (float(width) / pixels.shape[1] for width in _FILM_WIDTHS_MM)
-            guesses = [
-                PixelSpacing(mm, mm) for mm in steps_mm if mm * pixels.shape[0] <= _LONGEST_FILM_MM
-            ]
-            if not guesses:
-                return []
-            maps = [match_knee(pixels, guess, (1.0,)) for guess in guesses]
-            best = max(range(len(maps)), key=lambda index: float(maps[index][0].max()))
-            spacing, (match_map, scale_map) = guesses[best], maps[best]
-        found = [
-            (peak, score)
-            for peak, score in best_joints(match_map, scale_map)
-            if score >= self.min_score
-        ]
-        sides = _sides([peak for peak, _ in found], pixels.shape[1] * spacing.column_mm)
-        return [
-            JointDetection(_box(peak, spacing), side, round(score, 4))
-            for (peak, score), side in zip(found, sides, strict=True)
-        ]
+    ordered = sorted(candidates, key=lambda each: (-each.score, each.column_px, each.row_px))
+    if not ordered:
+        return []
+    first, *others = ordered
+    partner = next((other for other in others if _are_partners(first, other)), None)
+    chosen = sorted(filter(None, (first, partner)), key=lambda each: each.column_px)
+    sides = film_sides([each.column_px / film_columns for each in chosen])
+    left_over = [each for each in others if each is not partner]
+    rivals = [0] * len(chosen)
+    for each in left_over:
+        distances = [abs(each.column_px - joint.column_px) for joint in chosen]
+        rivals[distances.index(min(distances))] += 1
+    return [
+        JointDetection(joint.box, side, round(joint.score, 4), count)
+        for joint, side, count in zip(chosen, sides, rivals, strict=True)
+    ]
 
 
-def _sides(peaks: list[Peak], film_width_mm: float) -> list[FilmSide | None]:
-    if len(peaks) == 2:
+def _are_partners(joint: Candidate, other: Candidate) -> bool:
+    width = (joint.width_px + other.width_px) / 2
+    height = (joint.height_px + other.height_px) / 2
+    ratio = joint.width_px / other.width_px
+    return (
+        abs(joint.column_px - other.column_px) >= _LEAST_GAP * width
+        and abs(joint.row_px - other.row_px) <= _LARGEST_STEP * height
+        and 1 / _LARGEST_RATIO <= ratio <= _LARGEST_RATIO
+    )
+
+
+def film_sides(positions: list[float]) -> list[FilmSide | None]:
+    """Side of the film for one or two joints.
+
+    Args:
+        positions: Fractions of the film's width, in rising order.
+    """
+    if len(positions) == 2:
         return [FilmSide.LEFT, FilmSide.RIGHT]
-    return [_half(peak.column_mm / film_width_mm) for peak in peaks]
+    return [_half(position) for position in positions]
 
 
 def _half(position: float) -> FilmSide | None:
@@ -127,13 +147,3 @@ def _half(position: float) -> FilmSide | None:
     if low <= position <= high:
         return None
     return FilmSide.LEFT if position < low else FilmSide.RIGHT
-
-
-def _box(peak: Peak, spacing: PixelSpacing) -> Box:
-    half_mm = JOINT_BOX_MM * peak.scale / 2
-    return Box(
-        round((peak.column_mm - half_mm) / spacing.column_mm),
-        round((peak.row_mm - half_mm) / spacing.row_mm),
-        round((peak.column_mm + half_mm) / spacing.column_mm),
-        round((peak.row_mm + half_mm) / spacing.row_mm),
-    )

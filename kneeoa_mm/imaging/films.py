@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kneeoa_mm.config import PreprocessConfig
 from kneeoa_mm.errors import ItemError
-from kneeoa_mm.imaging.detector import JOINT_BOX_MM, JointDetector, ProfileDetector
+from kneeoa_mm.imaging.detector import PLATEAU_MM, JointDetector
 from kneeoa_mm.imaging.dicom import read_film
 from kneeoa_mm.imaging.greyscale import grey_range, to_uint16
 from kneeoa_mm.imaging.identity import FilmIdentity, Naming
@@ -66,11 +66,6 @@ class FilmKnees:
     is_incomplete: bool
 
 
-def make_detector(config: PreprocessConfig) -> JointDetector:
-    """The detector that the configuration names."""
-    return ProfileDetector(config.min_detector_score)
-
-
 def process_film(
     path: Path,
     source: str,
@@ -98,7 +93,7 @@ def process_film(
     identity = naming.identify(source, film)
     joints = detector.detect(film.pixels, film.spacing)
     if not joints:
-        message = f"no joint with a score of {config.min_detector_score:g} or more was found"
+        message = f"no joint with a score of {detector.min_score:g} or more was found"
         raise ItemError("E_NO_JOINT", message, stage="detect")
     sided = assign_sides(joints, film, identity.path_side)
     film_flags = film.flags
@@ -125,8 +120,8 @@ def cut_knees(
 ) -> list[Knee]:
     """Cut a square of ``crop_mm`` around each joint and bring it to 16 bits.
 
-    Without millimetres the square is ``crop_mm / 140`` of the joint's box: the detector's box is
-    140 mm wide for an average knee. Greys run from the film's 0.1 to its 99.9 percentile, the same
+    Without millimetres the square is ``crop_mm / 76`` of the joint's box, which is as wide as the
+    plateau: 76 mm in an average knee. Greys run from the film's 0.1 to its 99.9 percentile, the same
     for both knees: the mapping is monotone and spends no range on dead pixels or bright rims.
     """
     low, high = grey_range(film.pixels)
@@ -137,7 +132,7 @@ def cut_knees(
     for sided in joints:
         box = sided.joint.box
         if film.spacing is None:
-            factor = config.crop_mm / JOINT_BOX_MM
+            factor = config.crop_mm / PLATEAU_MM
             size_px = (box.width_px * factor, box.height_px * factor)
         else:
             size_px = (

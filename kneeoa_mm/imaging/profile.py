@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
+from kneeoa_mm.imaging.detector import PLATEAU_MM, JointDetection, film_sides
 from kneeoa_mm.imaging.radiograph import Pixels, resize
-from kneeoa_mm.records import PixelSpacing
+from kneeoa_mm.records import Box, PixelSpacing
 
 _STEP_MM = 2.0
 """Pixel of the coarse film."""
@@ -26,6 +27,12 @@ _RIVALS = 3
 _LEAST_MATCH, _TEXTURE_MATCH = 0.25, 0.5
 """Real knees match from 0.35, most of them above 0.5; noise up to 0.3 where it is white, and up to
 about 0.48 where its grain has the size of a joint space."""
+
+
+_MIN_SCORE = 0.3
+_SCALES = (0.85, 0.92, 1.0, 1.08, 1.17)
+_FILM_WIDTHS_MM = np.geomspace(110, 560, 18)
+_LONGEST_FILM_MM = 1300.0
 
 
 @dataclass(frozen=True)
@@ -209,3 +216,61 @@ def _blank(match: NDArray[np.float64], peak: Peak) -> None:
     row, column = int(peak.row_mm / _STEP_MM), int(peak.column_mm / _STEP_MM)
     height, width = round(50 / _STEP_MM), round(60 / _STEP_MM)
     match[max(0, row - height) : row + height + 1, max(0, column - width) : column + width + 1] = -1
+
+
+class ProfileDetector:
+    """Finds the joint line by the profile of grey along the leg.
+
+    Down a leg, grey falls at the joint space and rises at the tibial plateau, over the width of
+    the condyles and with the arch of the notch between. The film is reduced to 2 mm, everything
+    that does not change along the leg (shafts, soft tissue, exposure, collimation) is taken out,
+    and what is left is correlated with the same profiles of a drawn knee in a few sizes and
+    rotations. The score tells how far a place stands out from the best other places of the same
+    film, so that a film without a knee scores low whatever its texture, or how well it matches by
+    itself.
+
+    Args:
+        min_score: Abstain below; None takes 0.3.
+    """
+
+    name = "profile"
+
+    def __init__(self, min_score: float | None = None) -> None:
+        self.min_score = _MIN_SCORE if min_score is None else min_score
+
+    def detect(self, pixels: Pixels, spacing: PixelSpacing | None) -> list[JointDetection]:
+        """See :class:`~kneeoa_mm.imaging.detector.JointDetector`."""
+        if spacing is not None:
+            match_map, scale_map = match_knee(pixels, spacing, _SCALES)
+        else:
+            # the best match over all widths that a film can have tells how wide this one is
+            steps_mm = (float(width) / pixels.shape[1] for width in _FILM_WIDTHS_MM)
+            guesses = [
+                PixelSpacing(mm, mm) for mm in steps_mm if mm * pixels.shape[0] <= _LONGEST_FILM_MM
+            ]
+            if not guesses:
+                return []
+            maps = [match_knee(pixels, guess, (1.0,)) for guess in guesses]
+            best = max(range(len(maps)), key=lambda index: float(maps[index][0].max()))
+            spacing, (match_map, scale_map) = guesses[best], maps[best]
+        found = [
+            (peak, score)
+            for peak, score in best_joints(match_map, scale_map)
+            if score >= self.min_score
+        ]
+        film_width_mm = pixels.shape[1] * spacing.column_mm
+        sides = film_sides([peak.column_mm / film_width_mm for peak, _ in found])
+        return [
+            JointDetection(_box(peak, spacing), side, round(score, 4))
+            for (peak, score), side in zip(found, sides, strict=True)
+        ]
+
+
+def _box(peak: Peak, spacing: PixelSpacing) -> Box:
+    half_mm = PLATEAU_MM * peak.scale / 2
+    return Box(
+        round((peak.column_mm - half_mm) / spacing.column_mm),
+        round((peak.row_mm - half_mm) / spacing.row_mm),
+        round((peak.column_mm + half_mm) / spacing.column_mm),
+        round((peak.row_mm + half_mm) / spacing.row_mm),
+    )

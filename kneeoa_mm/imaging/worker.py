@@ -12,7 +12,8 @@ from PIL import Image
 from kneeoa_mm.config import PreprocessConfig
 from kneeoa_mm.errors import ItemError
 from kneeoa_mm.imaging.detector import JointDetector
-from kneeoa_mm.imaging.films import FilmKnees, Knee, make_detector, process_film
+from kneeoa_mm.imaging.detectors import make_detector
+from kneeoa_mm.imaging.films import FilmKnees, Knee, process_film
 from kneeoa_mm.imaging.identity import Naming
 from kneeoa_mm.records import UNKNOWN, Reject
 from kneeoa_mm.run_folder import atomic_path

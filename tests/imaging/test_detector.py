@@ -7,7 +7,8 @@ import phantoms
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from kneeoa_mm.imaging.detector import FilmSide, JointDetection, ProfileDetector
+from kneeoa_mm.imaging.detector import FilmSide, JointDetection
+from kneeoa_mm.imaging.profile import ProfileDetector
 from kneeoa_mm.records import Laterality, PixelSpacing
 
 DETECTOR = ProfileDetector()

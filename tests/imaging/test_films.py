@@ -14,7 +14,8 @@ from pydicom.uid import ExplicitVRBigEndian, JPEG2000Lossless, RLELossless
 from kneeoa_mm.config import PreprocessConfig
 from kneeoa_mm.errors import ItemError
 from kneeoa_mm.identifiers import Identifiers
-from kneeoa_mm.imaging.films import FilmKnees, Knee, make_detector, process_film
+from kneeoa_mm.imaging.detectors import make_detector
+from kneeoa_mm.imaging.films import FilmKnees, Knee, process_film
 from kneeoa_mm.imaging.identity import Naming
 from kneeoa_mm.imaging.quality import QCFlag
 from kneeoa_mm.records import Laterality, SpacingSource

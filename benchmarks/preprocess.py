@@ -1,0 +1,245 @@
+"""How fast knees are cut from films, against the staged way and against the floor.
+
+    python benchmarks/preprocess.py --out docs/results/preprocess/speed.json
+
+All three work on the same films (2494 x 2048 px, 12 bit, uncompressed), one after another in
+processes of their own with one thread:
+
+``staged``  the way of the JSL seed: the film as a PNG, its halves as PNGs, the detector on each
+            PNG of a half, the crop as a PNG
+``ours``    what a worker of ``kneeoa-mm preprocess`` does
+``floor``   what nobody can leave out: decode, one pass of the same network, two PNGs written
+
+Then ``kneeoa-mm preprocess`` itself runs on a small and on a large study (the same films under many
+names), to see whether speed and memory stay flat.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from PIL import Image
+
+from kneeoa_mm import __version__
+from kneeoa_mm.config import PreprocessConfig
+from kneeoa_mm.identifiers import Identifiers
+from kneeoa_mm.imaging.detectors import make_detector
+from kneeoa_mm.imaging.identity import Naming
+from kneeoa_mm.imaging.preprocess import preprocess
+from kneeoa_mm.imaging.worker import FilmTask, work
+from kneeoa_mm.records import Photometric
+from kneeoa_mm.synthetic.cohort import synthesize
+from kneeoa_mm.synthetic.radiographs import write_radiograph
+
+ROWS, COLUMNS = 2048, 2494
+SPACING_MM = 0.2
+CROP_PX = 700
+WARM_UP = 2
+
+
+def make_films(folder: Path, count: int, seed: int) -> list[Path]:
+    """Synthetic films of the size of OAI's."""
+    source = folder / "source"
+    synthesize(source, subjects=count, seed=seed, pixel_spacing_mm=0.35, jobs=2)
+    films = []
+    for index, path in enumerate(sorted(source.rglob("*.dcm"))[:count]):
+        dataset = pydicom.dcmread(path)
+        grey = dataset.pixel_array.astype(np.float32) / 4095
+        if dataset.PhotometricInterpretation == "MONOCHROME1":
+            grey = 1 - grey
+        large = Image.fromarray(grey).resize((COLUMNS, ROWS), Image.Resampling.BICUBIC)
+        noise = np.random.default_rng([seed, index]).normal(0, 0.004, (ROWS, COLUMNS))
+        films.append(folder / "films" / f"{index:04d}.dcm")
+        write_radiograph(
+            films[-1],
+            (np.asarray(large) + noise).astype(np.float32),
+            subject_id=f"{index:07d}",
+            visit="V00",
+            seed=seed,
+            pixel_spacing_mm=SPACING_MM,
+            photometric=Photometric.MONOCHROME2,
+            is_calibrated=True,
+        )
+    return films
+
+
+def staged(films: list[Path], out: Path, config: PreprocessConfig) -> Callable[[Path], None]:
+    """Full PNG, halves as PNGs, the detector on the PNGs, the crop."""
+    detector = make_detector(config)
+
+    def process(path: Path) -> None:
+        film = pydicom.dcmread(path)
+        pixels = film.pixel_array.astype(np.float32)
+        eight_bit = (pixels / pixels.max() * 255).astype(np.uint8)
+        full = out / f"{path.stem}.png"
+        Image.fromarray(eight_bit).save(full)
+        with Image.open(full) as picture:
+            whole = np.asarray(picture)
+        middle = whole.shape[1] // 2
+        for side, half in (("R", whole[:, :middle]), ("L", whole[:, middle:])):
+            half_path = out / f"{path.stem}-{side}-half.png"
+            Image.fromarray(half).save(half_path)
+            with Image.open(half_path) as picture:
+                grey = np.asarray(picture, dtype=np.float32)
+            for joint in detector.detect(grey, None)[:1]:
+                x, y = (round(place) for place in joint.box.centre_px)
+                reach = CROP_PX // 2
+                crop = half[max(0, y - reach) : y + reach, max(0, x - reach) : x + reach]
+                Image.fromarray(crop).save(out / f"{path.stem}-{side}.png")
+
+    return process
+
+
+def ours(films: list[Path], out: Path, config: PreprocessConfig) -> Callable[[Path], None]:
+    """What a worker does with a film."""
+    naming = Naming(Identifiers(None))
+
+    def process(path: Path) -> None:
+        record = work(FilmTask(path, path.name, out / path.stem, config, naming))
+        if len(record.knees) != 2:
+            raise RuntimeError(f"{path.name}: {len(record.knees)} knees, {record.rejects}")
+
+    return process
+
+
+def floor(films: list[Path], out: Path, config: PreprocessConfig) -> Callable[[Path], None]:
+    """Decode, one pass of the network, two PNGs."""
+    detector = make_detector(config)
+
+    def process(path: Path) -> None:
+        film = pydicom.dcmread(path)
+        pixels = film.pixel_array
+        step = -(-max(pixels.shape) // 320)
+        detector.detect(pixels[::step, ::step].astype(np.float32), None)
+        for side in range(2):
+            crop = np.ascontiguousarray(pixels[600 : 600 + CROP_PX, side * 1200 :][:, :CROP_PX])
+            Image.fromarray(crop * np.uint16(16)).save(
+                out / f"{path.stem}-{side}.png", compress_level=1
+            )
+
+    return process
+
+
+WAYS = {"staged": staged, "ours": ours, "floor": floor}
+
+
+def _measure(way: str, films: list[Path], config: PreprocessConfig, results: Any) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        process = WAYS[way](films, Path(folder), config)
+        for path in films[:WARM_UP]:
+            process(path)
+        start, cpu = time.perf_counter(), time.process_time()
+        for path in films:
+            process(path)
+        wall, cpu = time.perf_counter() - start, time.process_time() - cpu
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    results.put(
+        {
+            "ms_per_film": 1000 * wall / len(films),
+            "cpu_ms_per_film": 1000 * cpu / len(films),
+            "films_per_second_and_core": len(films) / wall,
+            "peak_mib": peak,
+            "films": len(films),
+        }
+    )
+
+
+def in_own_process(way: str, films: list[Path], config: PreprocessConfig) -> dict[str, Any]:
+    """Measure one way; its memory is then its own."""
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    process = context.Process(target=_measure, args=(way, films, config, results))
+    process.start()
+    figures: dict[str, Any] = results.get()
+    process.join()
+    return figures
+
+
+def _run_study(studies: Path, out: Path, jobs: int, results: Any) -> None:
+    start = time.perf_counter()
+    result = preprocess(studies, out, config=PreprocessConfig(), ids="keep", jobs=jobs)
+    wall = time.perf_counter() - start
+    own, workers = (
+        resource.getrusage(who).ru_maxrss / 1024
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    films = result.counts["films"]
+    results.put(
+        {
+            "films": films,
+            "jobs": jobs,
+            "films_per_second": films / wall,
+            "peak_mib_of_a_worker": workers,
+            "peak_mib_of_the_parent": own,
+        }
+    )
+
+
+def study(films: list[Path], count: int, jobs: int, folder: Path) -> dict[str, Any]:
+    """``preprocess`` on ``count`` names of the same films."""
+    studies = folder / f"study-{count}"
+    studies.mkdir()
+    for index in range(count):
+        os.link(films[index % len(films)], studies / f"{index:06d}.dcm")
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    out = folder / f"knees-{count}"
+    process = context.Process(target=_run_study, args=(studies, out, jobs, results))
+    process.start()
+    figures: dict[str, Any] = results.get()
+    process.join()
+    return figures
+
+
+def main() -> None:
+    """Print the comparison and write it as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--films", type=int, default=20)
+    parser.add_argument("--studies", type=int, nargs="*", default=[100, 2000])
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--detector", default="auto")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    config = PreprocessConfig(detector=arguments.detector)
+    document: dict[str, Any] = {
+        "version": __version__,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "detector": make_detector(config).name,
+        "film_px": [ROWS, COLUMNS],
+        "ways": {},
+        "studies": [],
+    }
+    with tempfile.TemporaryDirectory(prefix="kneeoa-mm-benchmark-") as folder:
+        films = make_films(Path(folder), arguments.films, arguments.seed)
+        for way in WAYS:
+            document["ways"][way] = in_own_process(way, films, config)
+            print(way, json.dumps(document["ways"][way]), flush=True)
+        times = {way: figures["ms_per_film"] for way, figures in document["ways"].items()}
+        document["times_the_staged_way"] = times["staged"] / times["ours"]
+        document["times_the_floor"] = times["ours"] / times["floor"]
+        print(f"{document['times_the_staged_way']:.1f} times as fast as the staged way")
+        print(f"{document['times_the_floor']:.2f} times the floor", flush=True)
+        for count in arguments.studies:
+            document["studies"].append(study(films, count, arguments.jobs, Path(folder)))
+            print(json.dumps(document["studies"][-1]), flush=True)
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(document, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
