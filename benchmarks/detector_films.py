@@ -25,7 +25,8 @@ from PIL import Image
 from kneeoa_mm.imaging.dicom import read_film
 from kneeoa_mm.imaging.greyscale import grey_range, to_uint16
 from kneeoa_mm.imaging.radiograph import resize
-from kneeoa_mm.synthetic.composites import KneeCrop, compose, compose_without_knee, frame_crop
+from kneeoa_mm.synthetic.composites import compose, compose_without_knee, frame_crop
+from kneeoa_mm.synthetic.legs import KneeCrop
 
 # Of a Mendeley crop of 224 px (benchmarks/field_of_view.py); single knees scatter about it
 PLATEAU_SHARE = 179 / 224

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from kneeoa_mm.synthetic.composites import (
     Composite,
-    KneeCrop,
     compose,
     compose_without_knee,
     frame_crop,
 )
+from kneeoa_mm.synthetic.legs import KneeCrop
 
 
 def _marked_crop(size: int = 160) -> KneeCrop:
