@@ -2,11 +2,11 @@
 
     python benchmarks/detector.py FILMS --detector yolo --detector profile --out OUT.json
 
-FILMS is a folder made by ``detector_films.py``. For each detector: mAP50 by ultralytics' own
-definition (all-point interpolation over all scores), the share of joints whose middle is within
-5 mm (5 % of the box where a film has no millimetres) and within 10 mm, joints missed, places that
-are no joint, and the films without a knee on which a joint was reported. The detectors are told the
-films' millimetres, as ``preprocess`` is where a header has them, and once more not.
+FILMS is a folder made by ``detector_films.py``. For each detector: mAP50 (one class; area under
+precision against recall, precision made to fall, over the joints that it chooses at any score), the
+share of joints whose middle is within 5 mm, 10 mm and 5 % of the box, places that are no joint, and
+the films without a knee on which a joint was reported. The detectors are told the films'
+millimetres, as ``preprocess`` is where a header has them, and once more not.
 """
 
 from __future__ import annotations

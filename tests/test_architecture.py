@@ -11,6 +11,7 @@ LINT_IMPORTS = Path(sys.executable).with_name("lint-imports")
 
 ANALYSIS_ROOM = """
 import captum
+import imagecodecs
 import lifelines
 import pebble
 import pydicom

@@ -86,9 +86,12 @@ class Attributes:
         # the VR is ambiguous: read as unsigned, the first value of a signed film wraps around
         if self.integer("PixelRepresentation") == 1 and first >= 2**15:
             first -= 2**16
+        length = length or 2**16
         if isinstance(data, bytes):
-            data = np.frombuffer(data[: len(data) // 2 * 2], dtype=f"{self._order}u2")
-        entries = tuple(int(value) for value in data)[: length or 2**16]
-        if len(set(entries)) < 2:
-            raise ValueError("the LUT maps everything to one grey")
+            # eight-bit entries are packed two to a word, with one byte more where they are odd
+            is_packed = len(data) <= length + 1
+            data = np.frombuffer(data, "u1" if is_packed else f"{self._order}u2")
+        entries = tuple(int(value) for value in data)[:length]
+        if len(entries) < length or len(set(entries)) < 2:
+            raise ValueError("the LUT lacks entries, or maps everything to one grey")
         return Lut(first, entries)

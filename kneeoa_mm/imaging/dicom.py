@@ -1,8 +1,8 @@
 """Reading DICOM films; the one door of pydicom in this wing.
 
 A film is refused as early as it can be: by its first bytes, by its meta information, by its
-header, and only then by its pixels. Values of the header never reach a message, since any of them
-may name a person.
+header, by the header of its codestream, and only then by its pixels. Values of the header never
+reach a message, since any of them may name a person.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import logging
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.errors import InvalidDicomError
+from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import get_frame
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_file_meta_info
 from pydicom.filewriter import write_file_meta_info
@@ -31,31 +31,46 @@ from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
-    JPEG2000TransferSyntaxes,
-    JPEGLSTransferSyntaxes,
+    JPEGExtended12Bit,
     RLELossless,
 )
 
 from kneeoa_mm.errors import ItemError
+from kneeoa_mm.imaging import jpeg
 from kneeoa_mm.imaging.attributes import Attributes
-from kneeoa_mm.imaging.header import read_grey_scale, read_sides, read_spacing, read_view
+from kneeoa_mm.imaging.codestream import read_codestream
+from kneeoa_mm.imaging.eligibility import refuse_what_is_no_film
+from kneeoa_mm.imaging.faults import as_item_errors
+from kneeoa_mm.imaging.greyscale import own_bits
+from kneeoa_mm.imaging.header import (
+    is_for_processing,
+    read_grey_scale,
+    read_sides,
+    read_spacing,
+    read_view,
+    user_spacing,
+)
 from kneeoa_mm.imaging.quality import QCFlag
 from kneeoa_mm.imaging.radiograph import Radiograph
-from kneeoa_mm.records import Photometric
 
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima"})
 
 _PREAMBLE_BYTES, _MAGIC = 128, b"DICM"
+_BARE_STARTS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
+"""Groups 0002 and 0008, one of which every data set starts with, in either byte order."""
+_PIXEL_DATA = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
+"""The tag (7FE0,0010) in either byte order."""
 _DICOMDIR = "1.2.840.10008.1.3.10"
-_PROJECTION_MODALITIES = {"CR", "DX", "RG"}
-_PROJECTION_CLASSES = {
-    "1.2.840.10008.5.1.4.1.1.1",  # CR Image Storage
-    "1.2.840.10008.5.1.4.1.1.1.1",  # Digital X-Ray, for presentation
-    "1.2.840.10008.5.1.4.1.1.1.1.1",  # Digital X-Ray, for processing
-    "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture, as of film digitisers
-}
 _HEADER_BYTES = 16 * 2**20
-"""What a deflated film may hold beside its pixels."""
+"""What a film may hold beside its pixels."""
+_RLE_HEADER_BYTES = 64
+_IMAGECODECS = "imagecodecs"
+_LOGGERS = ("pydicom", "pylibjpeg", "openjpeg", "PIL")
+
+for _syntax in jpeg.SYNTAXES:
+    # a second import of this module finds the plugin there already
+    with suppress(ValueError):
+        get_decoder(_syntax).add_plugin(_IMAGECODECS, (jpeg.__name__, jpeg.decode_frame.__name__))
 
 
 def is_dicom(path: Path) -> bool:
@@ -69,39 +84,58 @@ def is_dicom(path: Path) -> bool:
     return start[_PREAMBLE_BYTES:] == _MAGIC and path.name.upper() != "DICOMDIR"
 
 
-def read_film(path: Path, *, max_pixels: int) -> Radiograph:
+def read_film(path: Path, *, max_pixels: int, user_spacing_mm: float | None = None) -> Radiograph:
     """Read a projection radiograph.
 
     Args:
         path: A DICOM file.
         max_pixels: Films of more pixels are refused before they are decoded.
+        user_spacing_mm: Distance between pixels where the header states none; None: unknown.
 
     Raises:
         ItemError: The film is refused; ``code`` says why.
     """
-    with _as_item_errors("read", "E_READ"):
-        _check_start(path)
-    with _as_item_errors("header", "E_HEADER"), _overheard() as complaints:
-        source, syntax = _open(path, max_pixels)
-        dataset = pydicom.dcmread(source, stop_before_pixels=True)
+    with as_item_errors("read", "E_READ"):
+        _check_start(path, max_pixels)
+    with (
+        as_item_errors("header", "E_HEADER"),
+        _overheard() as complaints,
+        _opened(path, max_pixels) as (stream, syntax),
+    ):
+        dataset = pydicom.dcmread(stream, stop_before_pixels=True)
         header = Attributes(dataset, is_little_endian=syntax.is_little_endian)
-        _refuse_what_is_no_film(header, max_pixels)
-        film = _film(header, _decode(_rewound(source), dataset, syntax))
+        refuse_what_is_no_film(header, max_pixels)
+        if stream.read(len(_PIXEL_DATA[0])) not in _PIXEL_DATA:
+            raise ItemError("E_NO_PIXELS", "the file holds, or kept, no pixels", stage="header")
+        _check_decoder(syntax, header)
+        with as_item_errors("decode", "E_DECODE"):
+            stored = _decode(stream, header, syntax)
+        film = _film(header, stored, user_spacing_mm)
     if film.pixels.max() == film.pixels.min():
         raise ItemError("E_FLAT", "the film shows a single grey", stage="decode")
-    if complaints:
+    if any(issubclass(complaint.category, UserWarning) for complaint in complaints):
         return replace(film, flags=(*film.flags, QCFlag.HEADER_NONSTANDARD))
     return film
 
 
-def _film(header: Attributes, stored: NDArray[np.integer]) -> Radiograph:
+def _film(
+    header: Attributes, stored: NDArray[np.integer], user_spacing_mm: float | None
+) -> Radiograph:
     grey_scale, flags = read_grey_scale(header)
+    pixels = grey_scale(stored)
+    if grey_scale.voi is not None and pixels.max() == pixels.min():
+        pixels = replace(grey_scale, voi=None)(stored)
+        flags.append(QCFlag.VOI_IGNORED)
+    if is_for_processing(header):
+        flags.append(QCFlag.FOR_PROCESSING)
     spacing, source, doubts = read_spacing(header)
+    if spacing is None:
+        spacing, source = user_spacing(user_spacing_mm)
     sides, conflicts = read_sides(header)
     offset_days = header.numbers("LongitudinalTemporalOffsetFromEvent")
     is_from_baseline = header.text("LongitudinalTemporalEventType") == "BASELINE"
     return Radiograph(
-        grey_scale(stored),
+        pixels,
         spacing=spacing,
         spacing_source=source,
         stated_sides=sides,
@@ -110,32 +144,51 @@ def _film(header: Attributes, stored: NDArray[np.integer]) -> Radiograph:
         patient_id=header.text("PatientID"),
         time_point=header.text("ClinicalTrialTimePointID"),
         days_since_baseline=offset_days[0] if offset_days and is_from_baseline else None,
+        has_burned_in_text={"YES": True, "NO": False}.get(header.text("BurnedInAnnotation") or ""),
         flags=(*flags, *doubts, *conflicts),
     )
 
 
 @contextmanager
 def _overheard() -> Iterator[list[warnings.WarningMessage]]:
-    """Collect what pydicom warns of and keep it from logs: it quotes values of the header."""
-    logger = logging.getLogger("pydicom")
-    was_propagating, logger.propagate = logger.propagate, False
+    """Collect what libraries warn of and keep it from logs: it quotes values of the header."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    were_propagating = [logger.propagate for logger in loggers]
+    silence = logging.NullHandler()
     try:
+        for logger in loggers:
+            logger.propagate = False
+            logger.addHandler(silence)
         with warnings.catch_warnings(record=True) as complaints:
-            warnings.simplefilter("always", UserWarning)
+            warnings.simplefilter("always")
             yield complaints
     finally:
-        logger.propagate = was_propagating
+        for logger, was_propagating in zip(loggers, were_propagating, strict=True):
+            logger.propagate = was_propagating
+            logger.removeHandler(silence)
 
 
-def _check_start(path: Path) -> None:
-    if path.stat().st_size == 0:
-        raise ItemError("E_EMPTY", "the file is empty", stage="read")
-    if not is_dicom(path):
-        message = "the file does not start as a DICOM file does (no DICM after the preamble)"
-        raise ItemError("E_NOT_DICOM", message, stage="read")
+def _check_start(path: Path, max_pixels: int) -> None:
+    def refuse(code: str, message: str) -> None:
+        raise ItemError(code, message, stage="read")
+
+    size = path.stat().st_size
+    if size == 0:
+        refuse("E_EMPTY", "the file is empty")
+    # two bytes a pixel, and as much again for what a poor compression may add
+    if size > 4 * max_pixels + _HEADER_BYTES:
+        refuse("E_TOO_LARGE", f"the file is larger than any film of {max_pixels} px (max_pixels)")
+    if is_dicom(path):
+        return
+    with path.open("rb") as stream:
+        is_bare = stream.read(2) in _BARE_STARTS
+    if is_bare:
+        refuse("E_NO_META", "a data set without preamble and meta information; rewrite it whole")
+    refuse("E_NOT_DICOM", "the file does not start as a DICOM file (no DICM after the preamble)")
 
 
-def _open(path: Path, max_pixels: int) -> tuple[BinaryIO | Path, UID]:
+@contextmanager
+def _opened(path: Path, max_pixels: int) -> Iterator[tuple[BinaryIO, UID]]:
     """The file, inflated within bounds where it is deflated, and its transfer syntax.
 
     Reading only the header of a deflated file inflates all of it: 1 MB can become 2 GB.
@@ -146,19 +199,23 @@ def _open(path: Path, max_pixels: int) -> tuple[BinaryIO | Path, UID]:
         raise ItemError("E_TRANSFER_SYNTAX", "the transfer syntax is not stated", stage="header")
     if meta.get("MediaStorageSOPClassUID") == _DICOMDIR:
         raise ItemError("E_NOT_PROJECTION_XR", "the file is a DICOMDIR", stage="header")
-    if syntax == DeflatedExplicitVRLittleEndian:
-        return _inflate(path, meta, 2 * max_pixels + _HEADER_BYTES), ExplicitVRLittleEndian
-    _check_decoder(syntax)
-    return path, syntax
-
-
-def _inflate(path: Path, meta: FileMetaDataset, most_bytes: int) -> BinaryIO:
-    # the group length element itself takes 12 bytes (PS3.10 7.1)
-    start = _PREAMBLE_BYTES + len(_MAGIC) + 12 + int(meta.FileMetaInformationGroupLength)
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        get_decoder(syntax)
+    except NotImplementedError:
+        message = "the transfer syntax is private or unknown; convert the film to a standard one"
+        raise ItemError("E_TRANSFER_SYNTAX", message, stage="header") from None
     with path.open("rb") as stream:
-        stream.seek(start)
-        body = inflater.decompress(stream.read(most_bytes), most_bytes)
+        if syntax == DeflatedExplicitVRLittleEndian:
+            yield _inflated(stream, meta, 2 * max_pixels + _HEADER_BYTES), ExplicitVRLittleEndian
+        else:
+            yield stream, syntax
+
+
+def _inflated(stream: BinaryIO, meta: FileMetaDataset, most_bytes: int) -> BinaryIO:
+    # the group length element itself takes 12 bytes (PS3.10 7.1)
+    stream.seek(_PREAMBLE_BYTES + len(_MAGIC) + 12 + int(meta.FileMetaInformationGroupLength))
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    body = inflater.decompress(stream.read(most_bytes), most_bytes)
     if inflater.unconsumed_tail:
         message = f"the deflated film holds more than {most_bytes} bytes"
         raise ItemError("E_TOO_LARGE", message, stage="header")
@@ -170,90 +227,61 @@ def _inflate(path: Path, meta: FileMetaDataset, most_bytes: int) -> BinaryIO:
     return BytesIO(b"\0" * _PREAMBLE_BYTES + _MAGIC + plain_meta.getvalue() + body)
 
 
-def _rewound(source: BinaryIO | Path) -> BinaryIO | Path:
-    if not isinstance(source, Path):
-        source.seek(0)
-    return source
-
-
-def _check_decoder(syntax: UID) -> None:
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError:
-        message = "the transfer syntax is private or unknown; convert the film to a standard one"
-        raise ItemError("E_TRANSFER_SYNTAX", message, stage="header") from None
-    if decoder.is_available:
+def _check_decoder(syntax: UID, header: Attributes) -> None:
+    decoder = get_decoder(syntax)
+    is_12_bit_jpeg = syntax == JPEGExtended12Bit and header.integer("BitsStored") != 8
+    if _IMAGECODECS in decoder.available_plugins or (decoder.is_available and not is_12_bit_jpeg):
         return
-    if syntax in {*JPEG2000TransferSyntaxes, *JPEGLSTransferSyntaxes} or "HTJ2K" in syntax.keyword:
-        fix = "install the extra `dicom`: pip install 'kneeoa-mm[dicom]'"
-    else:
-        fix = "the extra `dicom` has no decoder for it either: decompress the film, such as with \
-dcmdjpeg of DCMTK"
-    message = f"no decoder for the transfer syntax {syntax.name}; {fix}"
+    message = f"no decoder for the transfer syntax {syntax.name}; \
+install the extra `dicom`: pip install 'kneeoa-mm[dicom]'"
     raise ItemError("E_TRANSFER_SYNTAX", message, stage="header")
 
 
-def _refuse_what_is_no_film(header: Attributes, max_pixels: int) -> None:
-    def refuse(message: str, code: str = "E_NOT_PROJECTION_XR") -> NoReturn:
-        raise ItemError(code, message, stage="header")
-
-    modality, sop_class = header.text("Modality"), header.text("SOPClassUID")
-    is_projection = modality in _PROJECTION_MODALITIES or (
-        modality in {None, "OT"} and sop_class in _PROJECTION_CLASSES
+def _decode(stream: BinaryIO, header: Attributes, syntax: UID) -> NDArray[np.integer]:
+    """Stored values, (rows, columns), without the bits that are not theirs."""
+    stream.seek(0)
+    film = pydicom.dcmread(stream)
+    if "PixelData" not in film:
+        raise ItemError("E_TRUNCATED", "the file ends within its pixels", stage="decode")
+    shape = (header.integer("Rows") or 0, header.integer("Columns") or 0)
+    bits = header.integer("BitsStored") or 0
+    high_bit = bits - 1
+    if not syntax.is_encapsulated or syntax == RLELossless:
+        high_bit = header.integer("HighBit") or high_bit
+    _check_size(film.PixelData, shape, header.integer("BitsAllocated") or 0, syntax)
+    # pylibjpeg-rle panics past every except clause; pydicom's own decoder does not
+    plugin = "pydicom" if syntax == RLELossless else ""
+    stored: NDArray[np.integer] = pixel_array(
+        film, index=0, decoding_plugin=plugin, correct_unused_bits=False
     )
-    if not is_projection:
-        refuse("the object is no projection radiograph (modality CR, DX or RG)")
-    rows, columns = header.integer("Rows"), header.integer("Columns")
-    if not rows or not columns:
-        refuse("the object holds no image", "E_NO_PIXELS")
-    if rows * columns > max_pixels:
-        refuse(f"{columns} x {rows} px is more than {max_pixels} (max_pixels)", "E_TOO_LARGE")
-    if (header.integer("NumberOfFrames") or 1) > 1:
-        refuse("the object has several frames")
-    if (header.integer("SamplesPerPixel") or 1) > 1:
-        refuse("the image is in colour")
-    if header.text("PhotometricInterpretation") not in set(Photometric):
-        refuse("the image is not MONOCHROME1 or MONOCHROME2")
-    if header.integer("BitsAllocated") not in {8, 16}:
-        refuse("pixels must take 8 or 16 bits", "E_DECODE")
-
-
-def _decode(source: BinaryIO | Path, header: Dataset, syntax: UID) -> NDArray[np.integer]:
-    """Stored values, (rows, columns); bits beyond Bits Stored are masked away."""
-    with _as_item_errors("decode", "E_DECODE"):
-        film = pydicom.dcmread(source)
-        if "PixelData" not in film:
-            raise ItemError("E_NO_PIXELS", "the file has no (or lost its) pixels", stage="decode")
-        if not syntax.is_encapsulated:
-            expected = header.Rows * header.Columns * header.BitsAllocated // 8
-            if len(film.PixelData) < expected:
-                message = f"{len(film.PixelData)} of {expected} bytes of pixels are there"
-                raise ItemError("E_TRUNCATED", message, stage="decode")
-        # pylibjpeg-rle panics past every except clause; pydicom's own decoder does not
-        plugin = "pydicom" if syntax == RLELossless else ""
-        stored: NDArray[np.integer] = pixel_array(film, index=0, decoding_plugin=plugin)
-    if stored.shape != (header.Rows, header.Columns):
+    if stored.shape != shape:
         raise ItemError("E_DECODE", "the pixels do not have the stated size", stage="decode")
-    return stored
+    return own_bits(stored, bits, high_bit)
 
 
-@contextmanager
-def _as_item_errors(stage: str, code: str) -> Iterator[None]:
-    """Turn whatever a file makes pydicom or a decoder raise into an ItemError.
+def _check_size(data: bytes, shape: tuple[int, int], bits_allocated: int, syntax: UID) -> None:
+    """Refuse pixels that are missing, or would become more than the header says."""
 
-    Decoders written in Rust panic with a BaseException. The library's own message is dropped: it
-    may quote the header.
-    """
-    try:
-        yield
-    except (ItemError, KeyboardInterrupt, SystemExit):
-        raise
-    except MemoryError:
-        raise ItemError("E_TOO_LARGE", "the film does not fit into memory", stage=stage) from None
-    except InvalidDicomError:
-        raise ItemError("E_NOT_DICOM", "the file is no valid DICOM", stage=stage) from None
-    except EOFError:
-        raise ItemError("E_TRUNCATED", "the file ends too early", stage=stage) from None
-    except BaseException as error:
-        message = f"the film cannot be read ({type(error).__name__})"
-        raise ItemError(code, message, stage=stage) from None
+    def refuse(code: str, message: str) -> None:
+        raise ItemError(code, message, stage="decode")
+
+    expected = shape[0] * shape[1] * bits_allocated // 8
+    if not syntax.is_encapsulated:
+        if len(data) < expected:
+            refuse("E_TRUNCATED", f"{len(data)} of {expected} bytes of pixels are there")
+        return
+    frame = get_frame(data, 0, number_of_frames=1)
+    if syntax == RLELossless:
+        # a byte of RLE becomes 64 at most, and pixels never need twice their own bytes
+        if len(frame) > _RLE_HEADER_BYTES + 2 * expected:
+            refuse("E_TOO_LARGE", "the RLE data are longer than the pixels they stand for")
+        return
+    codestream = read_codestream(frame)
+    if codestream.components != 1:
+        refuse("E_NOT_PROJECTION_XR", "the compressed image is in colour")
+    if (codestream.rows, codestream.columns) != shape:
+        refuse("E_DECODE", "the compressed image has another size than the header states")
+    if codestream.precision > bits_allocated:
+        refuse("E_DECODE", "the compressed image has more bits than the header states")
+    if not codestream.is_complete:
+        refuse("E_TRUNCATED", "the compressed image ends too early")

@@ -17,6 +17,25 @@ Grey = NDArray[np.float64]
 
 LOW_PERCENTILE = 0.1
 _MOST_SAMPLES = 1_000_000
+_LEAST_FACTOR, _LARGEST_FACTOR = 1e-6, 1e6
+_LARGEST_OFFSET = 1e9
+"""Beyond these a header is in error, and arithmetic with 65,536 greys no longer exact."""
+
+
+def own_bits(stored: NDArray[np.integer], bits: int, high_bit: int) -> NDArray[np.integer]:
+    """Drop what stands above High Bit (0028,0102) and below the Bits Stored (0028,0101).
+
+    Old films keep overlays or garbage there (PS3.5 8.1.1). Negative values keep their sign.
+
+    Example:
+        >>> own_bits(np.array([0x7ABC], dtype=np.uint16), 12, 11).tolist() == [0xABC]
+        True
+    """
+    allocated = 8 * stored.dtype.itemsize
+    if not bits - 1 <= high_bit < allocated:
+        high_bit = bits - 1
+    values: NDArray[np.integer] = (stored << (allocated - 1 - high_bit)) >> (allocated - bits)
+    return values
 
 
 @dataclass(frozen=True)
@@ -45,6 +64,12 @@ class Rescale:
     slope: float
     intercept: float
 
+    @property
+    def is_valid(self) -> bool:
+        """Whether the greys stay apart, and finite."""
+        is_factor = _LEAST_FACTOR <= abs(self.slope) <= _LARGEST_FACTOR
+        return is_factor and abs(self.intercept) <= _LARGEST_OFFSET
+
     def __call__(self, values: Grey) -> Grey:
         """``slope * values + intercept``."""
         return values * self.slope + self.intercept
@@ -67,9 +92,9 @@ class Window:
 
     @property
     def is_valid(self) -> bool:
-        """Whether the standard allows this width."""
-        least = 1.0 if self.function == "LINEAR" else np.nextafter(0.0, 1.0)
-        return bool(np.isfinite([self.centre, self.width]).all() and self.width >= least)
+        """Whether the standard allows this width, and arithmetic does."""
+        least = 1.0 if self.function == "LINEAR" else _LEAST_FACTOR
+        return abs(self.centre) <= _LARGEST_OFFSET and least <= self.width <= _LARGEST_OFFSET
 
     def __call__(self, values: Grey) -> Grey:
         """Window ``values`` to 0 to 1."""
@@ -85,6 +110,23 @@ class Window:
 
 
 @dataclass(frozen=True)
+class Padding:
+    """Pixel Padding Value (0028,0120) and Range Limit (0028,0121): stored values of no tissue.
+
+    Attributes:
+        first: Lowest padding value.
+        last: Highest padding value.
+    """
+
+    first: int
+    last: int
+
+    def __call__(self, stored: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Which pixels are padding."""
+        return (stored >= self.first) & (stored <= self.last)
+
+
+@dataclass(frozen=True)
 class GreyScale:
     """From stored values to display grey, in which bone is bright.
 
@@ -92,18 +134,31 @@ class GreyScale:
         modality: Modality LUT or rescale; None is the identity.
         voi: VOI LUT or window; None is the identity.
         is_inverted: MONOCHROME1, whose low values are bright.
+        padding: Stored values that fill the frame around the film.
     """
 
     modality: Lut | Rescale | None = None
     voi: Lut | Window | None = None
     is_inverted: bool = False
+    padding: Padding | None = None
 
     def __call__(self, stored: NDArray[np.integer]) -> NDArray[np.float32]:
-        """Display grey of ``stored``, integers of at most 16 bits and any shape.
+        """Display grey of ``stored``, integers of at most 16 bits and two dimensions.
 
         The greys have no unit; the darkest is 0, so that a film and its negative with the other
-        polarity give the same numbers.
+        polarity give the same numbers. Padding gets the film's dark end, whatever the polarity:
+        it neither glares nor moves the film's own range of greys.
         """
+        if self.padding is None or not (is_padding := self.padding(stored)).any():
+            return self._shown(stored)
+        grey = np.zeros(stored.shape, dtype=np.float32)
+        if not is_padding.all():
+            shown = self._shown(stored[~is_padding])
+            grey[~is_padding] = shown
+            grey[is_padding] = grey_range(shown[None])[0]
+        return grey
+
+    def _shown(self, stored: NDArray[np.integer]) -> NDArray[np.float32]:
         low, high = (int(bound) for bound in (stored.min(), stored.max()))
         grey = np.arange(low, high + 1, dtype=np.float64)
         for step in (self.modality, self.voi):

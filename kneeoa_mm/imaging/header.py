@@ -6,13 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 
 from kneeoa_mm.imaging.attributes import Attributes
-from kneeoa_mm.imaging.greyscale import GreyScale, Lut, Rescale, Window
+from kneeoa_mm.imaging.greyscale import GreyScale, Lut, Padding, Rescale, Window
 from kneeoa_mm.imaging.quality import QCFlag
 from kneeoa_mm.records import Laterality, Photometric, PixelSpacing, SpacingSource, View
 
 LEAST_SPACING_MM, LARGEST_SPACING_MM = 0.02, 1.0
 """Radiography detectors and film digitisers lie well within; anything else is a mistake."""
 _LARGEST_MAGNIFICATION = 2.0
+_AT_DETECTOR = ("ImagerPixelSpacing", "NominalScannedPixelSpacing")
+_FOR_PROCESSING_CLASS = "1.2.840.10008.5.1.4.1.1.1.1.1"
 _DAYS_PER_MONTH = 365.25 / 12
 
 _SIDES = {"R": {Laterality.RIGHT}, "L": {Laterality.LEFT}, "B": set(Laterality)}
@@ -44,16 +46,43 @@ def read_grey_scale(header: Attributes) -> tuple[GreyScale, list[QCFlag]]:
     shape = header.text("PresentationLUTShape")
     if shape in {"INVERSE", "IDENTITY"} and (shape == "INVERSE") != is_inverted:
         flags.append(QCFlag.POLARITY_CONFLICT)
-    return GreyScale(modality, voi, is_inverted), flags
+    return GreyScale(modality, voi, is_inverted, _padding(header)), flags
+
+
+def is_for_processing(header: Attributes) -> bool:
+    """Whether the film is the detector's raw image, which the maker meant nobody to read.
+
+    Its polarity is that of Photometric Interpretation, like any other film's. Pixel Intensity
+    Relationship Sign (0028,1041) tells how values follow the beam and "does not define a
+    transformation" for display (PS3.3 C.8.11.3.1.2), so it inverts nothing.
+    """
+    is_raw_class = header.text("SOPClassUID") == _FOR_PROCESSING_CLASS
+    return is_raw_class or header.text("PresentationIntentType") == "FOR PROCESSING"
 
 
 def _rescale(header: Attributes) -> Rescale | None:
     slope, intercept = header.numbers("RescaleSlope"), header.numbers("RescaleIntercept")
-    if slope is None:
+    if slope is None and intercept is None:
         return None
-    if len(slope) != 1 or slope[0] == 0 or intercept == ():
-        raise ValueError("the rescale is not valid")
-    return Rescale(slope[0], intercept[0] if intercept else 0.0)
+    if slope is not None and len(slope) == 1 and intercept != ():
+        rescale = Rescale(slope[0], intercept[0] if intercept else 0.0)
+        if rescale.is_valid:
+            return rescale
+    raise ValueError("the rescale is not valid")
+
+
+def _padding(header: Attributes) -> Padding | None:
+    bounds = [header.integer(f"PixelPadding{name}") for name in ("Value", "RangeLimit")]
+    stated = [bound for bound in bounds if bound is not None]
+    if bounds[0] is None:
+        return None
+    # the VR is ambiguous, and writers choose the one that the pixels do not have
+    is_signed = header.integer("PixelRepresentation") == 1
+    first, *_, last = sorted(
+        (bound + 2**15) % 2**16 - 2**15 if is_signed else bound % 2**16
+        for bound in (*stated, bounds[0])
+    )
+    return Padding(first, last)
 
 
 def _window(header: Attributes) -> Window | None:
@@ -76,15 +105,17 @@ def read_spacing(
     Pixel Spacing (0028,0030) is calibrated, unless it only repeats Imager Pixel Spacing
     (0018,1164) without a Pixel Spacing Calibration Type (0028,0A02) (DICOM PS3.3 10.7.1.3).
     Imager Pixel Spacing is at the detector; it is divided by the Estimated Radiographic
-    Magnification Factor (0018,1114) where that is given.
+    Magnification Factor (0018,1114) where that is given. Nominal Scanned Pixel Spacing
+    (0018,2010) is on the sheet that was digitised, which lay where a detector lies now.
 
     Returns:
         Spacing, source and doubts.
     """
-    stated = {name: header.numbers(name) for name in ("PixelSpacing", "ImagerPixelSpacing")}
+    stated = {name: header.numbers(name) for name in ("PixelSpacing", *_AT_DETECTOR)}
     valid = {name: _valid(pair) for name, pair in stated.items() if pair is not None}
     flags = [] if all(valid.values()) else [QCFlag.SPACING_INVALID]
-    plane, detector = valid.get("PixelSpacing"), valid.get("ImagerPixelSpacing")
+    plane = valid.get("PixelSpacing")
+    detector = next((pair for name in _AT_DETECTOR if (pair := valid.get(name))), None)
     is_calibrated = header.text("PixelSpacingCalibrationType") is not None
     if plane and (is_calibrated or plane != detector):
         return plane, SpacingSource.CALIBRATED, flags
@@ -97,6 +128,18 @@ def read_spacing(
         return detector, SpacingSource.DETECTOR, [QCFlag.SPACING_INVALID]
     in_patient = PixelSpacing(*(distance_mm / magnification[0] for distance_mm in detector))
     return in_patient, SpacingSource.DETECTOR, flags
+
+
+def user_spacing(spacing_mm: float | None) -> tuple[PixelSpacing | None, SpacingSource]:
+    """Millimetres that the user states for films without any, and their source.
+
+    Example:
+        >>> user_spacing(0.2)
+        (PixelSpacing(row_mm=0.2, column_mm=0.2), <SpacingSource.USER: 'USER'>)
+    """
+    if spacing_mm is None:
+        return None, SpacingSource.NONE
+    return PixelSpacing(spacing_mm, spacing_mm), SpacingSource.USER
 
 
 def _valid(pair: Sequence[float]) -> PixelSpacing | None:

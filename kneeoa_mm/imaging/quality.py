@@ -19,20 +19,43 @@ class QCFlag(StrEnum):
     """Its greys use less than a tenth of the film's range."""
     SATURATED = "saturated"
     """More than 5 % of the knee image is at full white."""
+    NEGATIVE = "negative"
+    """Bone is darker than what lies beside the leg: the polarity is very likely wrong."""
+    ROTATED = "rotated"
+    """The leg leans by more than 10 degrees."""
+    HARDWARE = "hardware"
+    """Something as bright and sharp-edged as metal: an implant, a screw, a staple."""
     OFF_CENTRE = "off_centre"
-    """The joint lies in the upper or lower fifth of the film."""
+    """The joint lies in the outer fifth of the film, or of its half of a film of two knees."""
+    JOINT_CUT_OFF = "joint_cut_off"
+    """The edge of the film or of the exposed field cuts through the joint itself."""
     BOX_CLIPPED = "box_clipped"
     """The knee image reaches beyond the film; what is outside is black."""
+    ALREADY_CROPPED = "already_cropped"
+    """The film is an image of a single knee already: it is kept whole, at its own size."""
     ONE_JOINT = "one_joint"
     """The header promises both knees, one was found."""
+    RIVAL_JOINTS = "rival_joints"
+    """More places than one looked like the joint of this side; the best one was taken."""
     LATERALITY_CONFLICT = "laterality_conflict"
     """Header, file name and side of the film disagree."""
     LATERALITY_UNKNOWN = "laterality_unknown"
     """Nothing tells left from right; the image is not mirrored."""
     LATERALITY_FROM_POSITION = "laterality_from_position"
     """Only the side of the film tells left from right, and the film shows one knee."""
+    ORIENTATION_DOUBTFUL = "orientation_doubtful"
+    """The header says that the film was mirrored, turned or turned over, and not how it hangs."""
     SUBJECT_UNKNOWN = "subject_unknown"
     """Neither the path nor the header names the subject."""
+    BURNED_IN_TEXT = "burned_in_text"
+    """The header says that text which may name the patient is burned into the film."""
+    TEXT_SUSPECTED = "text_suspected"
+    """Near the border of the film stands what looks like a line of text. Its absence promises
+    nothing."""
+    DUPLICATE_PIXELS = "duplicate_pixels"
+    """Another film of the run has the very same pixels."""
+    FOR_PROCESSING = "for_processing"
+    """Raw values, which the maker did not process for display."""
     SPACING_NONE = "spacing_none"
     """There are no millimetres: the image is cut by the joint's box."""
     SPACING_INVALID = "spacing_invalid"
@@ -45,6 +68,18 @@ class QCFlag(StrEnum):
     """Photometric Interpretation and Presentation LUT Shape disagree; the former was used."""
     HEADER_NONSTANDARD = "header_nonstandard"
     """The header breaks the DICOM standard somewhere that was read."""
+
+
+REMARKS = frozenset(
+    {
+        QCFlag.ALREADY_CROPPED,
+        QCFlag.FOR_PROCESSING,
+        QCFlag.HEADER_NONSTANDARD,
+        QCFlag.SPACING_NONE,
+        QCFlag.SUBJECT_UNKNOWN,
+    }
+)
+"""Flags that say what a film is, rather than that something may be wrong with a knee."""
 
 
 _FLAT_SPAN, _LOW_CONTRAST_SPAN = 0.01, 0.10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,7 @@ class Radiograph:
         time_point: Clinical Trial Time Point ID (0012,0050) or None.
         days_since_baseline: Longitudinal Temporal Offset from Event (0012,0052), where the event
             (0012,0053) is the baseline.
+        has_burned_in_text: Burned In Annotation (0028,0301); None where it does not tell.
         flags: Doubts that reading raised.
     """
 
@@ -42,6 +44,7 @@ class Radiograph:
     patient_id: str | None = None
     time_point: str | None = None
     days_since_baseline: float | None = None
+    has_burned_in_text: bool | None = None
     flags: tuple[QCFlag, ...] = ()
 
 
@@ -58,6 +61,18 @@ class Crop:
     pixels: Pixels
     box: Box
     is_clipped: bool
+
+
+def pixel_digest(film: Radiograph) -> str:
+    """SHA-256 of a film's size and display greys: the same for copies, whatever their encoding.
+
+    Example:
+        >>> wide, high = (np.zeros(size, dtype=np.float32) for size in ((2, 6), (6, 2)))
+        >>> pixel_digest(Radiograph(wide)) == pixel_digest(Radiograph(high))
+        False
+    """
+    pixels = np.ascontiguousarray(film.pixels, dtype="<f4")
+    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
 
 
 def resize(pixels: Pixels, rows: int, columns: int) -> Pixels:

@@ -58,6 +58,8 @@ def write_radiograph(
     dataset.PhotometricInterpretation = str(photometric)
     is_inverse = photometric is Photometric.MONOCHROME1
     dataset.PresentationLUTShape = "INVERSE" if is_inverse else "IDENTITY"
+    # bone lets less of the beam through: -1 where that is stored as higher values (PS3.3 C.8.11.3)
+    dataset.PixelIntensityRelationshipSign = 1 if is_inverse else -1
     dataset.Rows, dataset.Columns = stored.shape
     dataset.PixelData = stored.tobytes()
     with atomic_path(path) as temporary:
@@ -104,7 +106,6 @@ def _header(subject_id: str, visit: str, seed: int) -> Dataset:
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, BITS_STORED, BITS_STORED - 1
     dataset.PixelRepresentation = 0
     dataset.PixelIntensityRelationship = "LOG"
-    dataset.PixelIntensityRelationshipSign = 1
     dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = 0, 1, "US"
     dataset.WindowCenter, dataset.WindowWidth = 2**BITS_STORED // 2, 2**BITS_STORED
     return dataset

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import phantoms
 import pytest
@@ -10,7 +12,16 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_modality_lut, apply_voi, apply_windowing
 
-from kneeoa_mm.imaging.greyscale import GreyScale, Lut, Rescale, Window, grey_range, to_uint16
+from kneeoa_mm.imaging.greyscale import (
+    GreyScale,
+    Lut,
+    Padding,
+    Rescale,
+    Window,
+    grey_range,
+    own_bits,
+    to_uint16,
+)
 
 STORED = np.arange(4096, dtype=np.uint16)
 
@@ -70,6 +81,71 @@ def test_monochrome1_inverts_after_the_voi_and_only_once(window: Window | None) 
     plain = GreyScale(None, window)(STORED)
     inverted = GreyScale(None, window, is_inverted=True)(STORED)
     np.testing.assert_allclose(inverted, plain.max() - plain, atol=1e-6)
+
+
+_NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+_STEPS = st.floats(-4000, 4000) | _NUMBERS
+
+
+@given(
+    slope=_STEPS,
+    intercept=_STEPS,
+    centre=_STEPS,
+    width=_STEPS,
+    function=st.sampled_from(["LINEAR", "LINEAR_EXACT", "SIGMOID"]),
+    is_inverted=st.booleans(),
+    is_signed=st.booleans(),
+)
+def test_whatever_a_header_states_greys_are_numbers(
+    slope: float,
+    intercept: float,
+    centre: float,
+    width: float,
+    function: Any,
+    is_inverted: bool,
+    is_signed: bool,
+) -> None:
+    rescale, window = Rescale(slope, intercept), Window(centre, width, function)
+    scale = GreyScale(
+        rescale if rescale.is_valid else None, window if window.is_valid else None, is_inverted
+    )
+    ends = [-(2**15), 0, 2**15 - 1] if is_signed else [0, 1, 2**16 - 1]
+    greys = scale(np.array([ends], dtype=np.int16 if is_signed else np.uint16))
+    assert np.isfinite(greys).all()
+    assert greys.min() == 0
+
+
+@given(
+    values=st.lists(st.integers(0, 4095), min_size=2, max_size=40),
+    padding=st.integers(0, 4095),
+    window=st.sampled_from([None, Window(1500, 900), Window(1500, 900, "SIGMOID")]),
+)
+def test_polarity_twins_agree_whatever_the_padding(
+    values: list[int], padding: int, window: Window | None
+) -> None:
+    """A film and its negative, each with its own polarity, window and padding."""
+    stored = np.array([values], dtype=np.uint16)
+    twin_window = window and Window(4095 - window.centre + 1, window.width, window.function)
+    if window and window.function == "SIGMOID":
+        twin_window = Window(4095 - window.centre, window.width, window.function)
+    plain = GreyScale(None, window, False, Padding(padding, padding))(stored)
+    twin = GreyScale(None, twin_window, True, Padding(4095 - padding, 4095 - padding))(
+        4095 - stored
+    )
+    np.testing.assert_allclose(plain, twin, atol=1e-6)
+
+
+@given(st.integers(1, 16), st.integers(0, 15), st.integers(0, 2**16 - 1))
+def test_own_bits_are_those_from_the_high_bit_down(bits: int, high_bit: int, word: int) -> None:
+    found = own_bits(np.array([word], dtype=np.uint16), bits, high_bit)[0]
+    low_bit = high_bit + 1 - bits if high_bit + 1 >= bits else 0
+    assert found == (word >> low_bit) % 2**bits
+
+
+@given(st.integers(-2048, 2047))
+def test_own_bits_keep_the_sign(value: int) -> None:
+    stored = np.array([value % 2**12], dtype=np.int16)
+    assert own_bits(stored, 12, 11)[0] == value
 
 
 def test_negative_stored_values_keep_their_order() -> None:

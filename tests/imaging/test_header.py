@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import phantoms
 import pytest
+from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import Tag
+from pydicom.uid import DigitalXRayImageStorageForProcessing
 
 from kneeoa_mm.imaging.attributes import Attributes
-from kneeoa_mm.imaging.greyscale import Window
+from kneeoa_mm.imaging.greyscale import Lut, Padding, Window
 from kneeoa_mm.imaging.header import (
+    is_for_processing,
     read_grey_scale,
     read_months,
     read_sides,
@@ -79,6 +82,24 @@ def test_spacing_at_the_detector_is_divided_by_the_magnification() -> None:
     assert (source, flags) == (SpacingSource.DETECTOR, [])
 
 
+def test_spacing_of_a_digitised_sheet_is_that_of_the_detector_it_replaced() -> None:
+    sheet = _attributes(NominalScannedPixelSpacing=[0.175, 0.175])
+    assert read_spacing(sheet) == ((0.175, 0.175), SpacingSource.DETECTOR, [])
+    both = _attributes(NominalScannedPixelSpacing=[0.175] * 2, PixelSpacing=[0.175] * 2)
+    assert read_spacing(both)[1] is SpacingSource.DETECTOR
+    absurd = _attributes(NominalScannedPixelSpacing=[17.5, 17.5])
+    assert read_spacing(absurd) == (None, SpacingSource.NONE, [QCFlag.SPACING_INVALID])
+
+
+@pytest.mark.parametrize("factor", [0.5, 3.0])
+def test_an_impossible_magnification_is_flagged_and_not_used(factor: float) -> None:
+    header = _attributes(
+        ImagerPixelSpacing=[0.2, 0.2], EstimatedRadiographicMagnificationFactor=factor
+    )
+    expected = ((0.2, 0.2), SpacingSource.DETECTOR, [QCFlag.SPACING_INVALID])
+    assert read_spacing(header) == expected
+
+
 @pytest.mark.parametrize("pair", [[0, 0], [0.2, 0], [25.4, 25.4], [-0.2, 0.2], [0.2]])
 def test_absurd_spacing_is_flagged_and_not_used(pair: list[float]) -> None:
     assert read_spacing(_attributes(PixelSpacing=pair)) == (
@@ -112,16 +133,115 @@ def test_an_impossible_window_is_left_out_and_flagged(elements: dict[str, Any]) 
     assert flags == [QCFlag.VOI_IGNORED]
 
 
+@pytest.mark.parametrize("empty", ["", [], None])
+def test_an_empty_window_is_no_window(empty: Any) -> None:
+    scale, flags = read_grey_scale(_attributes(WindowCenter=empty, WindowWidth=empty))
+    assert (scale.voi, flags) == (None, [])
+
+
+@pytest.mark.parametrize("function", ["LINEAR_EXACT", "SIGMOID"])
+def test_narrow_windows_are_allowed_where_the_standard_allows_them(function: str) -> None:
+    header = _attributes(WindowCenter=9, WindowWidth=0.5, VOILUTFunction=function)
+    scale, flags = read_grey_scale(header)
+    assert (scale.voi, flags) == (Window(9, 0.5, function), [])  # type: ignore[arg-type]
+
+
 def test_of_several_windows_the_first_is_used() -> None:
     scale, flags = read_grey_scale(_attributes(WindowCenter=[2000, 9], WindowWidth=[400, 9]))
     assert scale.voi == Window(2000, 400)
     assert flags == []
 
 
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"RescaleSlope": 1e9, "RescaleIntercept": 0},
+        {"RescaleSlope": 1, "RescaleIntercept": 1e12},
+        {"RescaleIntercept": -1024},
+    ],
+)
+def test_an_impossible_rescale_is_left_out_and_flagged(elements: dict[str, Any]) -> None:
+    scale, flags = read_grey_scale(_attributes(**elements))
+    assert scale.modality is None
+    assert flags == [QCFlag.MODALITY_IGNORED]
+
+
+def _lut(descriptor: list[int], data: Any, vr: str) -> Any:
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", descriptor)
+    item.add_new("LUTData", vr, data)
+    return [item]
+
+
+def test_luts_of_eight_bits_may_be_packed() -> None:
+    entries = list(range(250, 244, -1))
+    for descriptor, data, vr in [
+        ([6, 10, 8], bytes(entries), "OW"),
+        ([6, 10, 8], np.array(entries, "<u2").tobytes(), "OW"),
+        ([6, 10, 8], entries, "US"),
+    ]:
+        scale, flags = read_grey_scale(_attributes(VOILUTSequence=_lut(descriptor, data, vr)))
+        assert (scale.voi, flags) == (Lut(10, tuple(entries)), [])
+
+
+def test_a_lut_of_an_odd_number_of_bytes_carries_padding() -> None:
+    scale, _ = read_grey_scale(_attributes(VOILUTSequence=_lut([5, 0, 8], bytes(range(6)), "OW")))
+    assert scale.voi == Lut(0, (0, 1, 2, 3, 4))
+
+
+def test_a_lut_that_is_cut_off_is_left_out_and_flagged() -> None:
+    header = _attributes(VOILUTSequence=_lut([300, 0, 16], list(range(200)), "US"))
+    scale, flags = read_grey_scale(header)
+    assert (scale.voi, flags) == (None, [QCFlag.VOI_IGNORED])
+
+
+def test_a_lut_stands_before_a_window() -> None:
+    header = _attributes(
+        VOILUTSequence=_lut([3, 0, 16], [5, 6, 7], "US"), WindowCenter=9, WindowWidth=9
+    )
+    assert read_grey_scale(header)[0].voi == Lut(0, (5, 6, 7))
+
+
+@pytest.mark.parametrize(
+    ("elements", "padding"),
+    [
+        ({}, None),
+        ({"PixelPaddingRangeLimit": 7}, None),
+        ({"PixelPaddingValue": 7}, Padding(7, 7)),
+        ({"PixelPaddingValue": 9, "PixelPaddingRangeLimit": 7}, Padding(7, 9)),
+    ],
+)
+def test_padding_is_a_value_or_a_range(elements: dict[str, int], padding: Padding | None) -> None:
+    assert read_grey_scale(_attributes(**elements))[0].padding == padding
+
+
+def test_padding_takes_the_sign_of_the_pixels() -> None:
+    """Its VR is ambiguous: 63536 and -2000 are the same two bytes."""
+    signed = _attributes(PixelRepresentation=1)
+    signed._dataset.add_new("PixelPaddingValue", "US", 63536)
+    assert read_grey_scale(signed)[0].padding == Padding(-2000, -2000)
+    unsigned = _attributes(PixelRepresentation=0)
+    unsigned._dataset.add_new("PixelPaddingValue", "SS", -2000)
+    assert read_grey_scale(unsigned)[0].padding == Padding(63536, 63536)
+
+
 def test_a_slope_of_zero_would_blacken_the_film_and_is_left_out() -> None:
     scale, flags = read_grey_scale(_attributes(RescaleSlope=0, RescaleIntercept=5))
     assert scale.modality is None
     assert flags == [QCFlag.MODALITY_IGNORED]
+
+
+@pytest.mark.parametrize(
+    ("elements", "is_raw"),
+    [
+        ({}, False),
+        ({"PresentationIntentType": "FOR PRESENTATION"}, False),
+        ({"PresentationIntentType": "FOR PROCESSING"}, True),
+        ({"SOPClassUID": DigitalXRayImageStorageForProcessing}, True),
+    ],
+)
+def test_raw_films_are_known_by_intent_or_class(elements: dict[str, str], is_raw: bool) -> None:
+    assert is_for_processing(_attributes(**elements)) is is_raw
 
 
 def test_a_presentation_lut_shape_that_contradicts_the_photometric_is_flagged() -> None:

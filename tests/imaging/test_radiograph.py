@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kneeoa_mm.imaging.radiograph import crop, resize
+from kneeoa_mm.imaging.radiograph import Radiograph, crop, pixel_digest, resize
 from kneeoa_mm.records import Box, Laterality
 
 SOFT_TISSUE, BONE = 0.33, 0.75
@@ -90,3 +90,13 @@ def test_cutting_commutes_with_mirroring() -> None:
 def test_area_averages_keep_the_mean() -> None:
     film = np.random.default_rng(0).random((120, 90), dtype=np.float32)
     assert resize(film, 12, 9).mean() == pytest.approx(film.mean(), abs=1e-5)
+
+
+def test_copies_have_the_same_digest_and_other_films_have_not() -> None:
+    film = Radiograph(phantoms.knee_film(spacing_mm=(4, 4)).astype(np.float32))
+    copy = Radiograph(np.asfortranarray(film.pixels), patient_id="9000017")
+    assert pixel_digest(copy) == pixel_digest(film)
+    changed = film.pixels.copy()
+    changed[3, 5] += np.float32(1e-3)
+    assert pixel_digest(Radiograph(changed)) != pixel_digest(film)
+    assert pixel_digest(Radiograph(film.pixels.T)) != pixel_digest(film)
