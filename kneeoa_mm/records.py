@@ -183,6 +183,35 @@ class KneeKey:
         return re.sub(r"[^A-Za-z0-9.-]", "_", str(self))
 
 
+_SUBJECT_AND_SIDE = (
+    re.compile(r"^(?P<subject>.*\d)_?(?P<side>[LR])$"),
+    re.compile(r"^(?P<subject>.+)_(?P<side>[12])$"),
+)
+_SIDES = {"L": Laterality.LEFT, "R": Laterality.RIGHT, "1": Laterality.RIGHT, "2": Laterality.LEFT}
+
+
+def subject_and_side(stem: str) -> tuple[str | None, Laterality | None]:
+    """Subject and side in the name of an image of one knee.
+
+    Names are ``<subject><L|R>``, or ``<subject>_<1|2>`` with 1 for right and 2 for left, as in the
+    Kellgren-Lawrence collections derived from the OAI.
+
+    Args:
+        stem: The file name without its suffix.
+
+    Example:
+        >>> subject_and_side("9003175L"), subject_and_side("9003175_1")
+        (('9003175', <Laterality.LEFT: 'L'>), ('9003175', <Laterality.RIGHT: 'R'>))
+        >>> subject_and_side("knee")
+        (None, None)
+    """
+    for pattern in _SUBJECT_AND_SIDE:
+        match = pattern.match(stem)
+        if match:
+            return match["subject"], _SIDES[match["side"]]
+    return None, None
+
+
 @dataclass(frozen=True)
 class Reject:
     """An item that was not used, and why. ``message`` carries no personal data."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kneeoa_mm.records import Box, KneeKey, Laterality
+from kneeoa_mm.records import Box, KneeKey, Laterality, subject_and_side
 
 names = st.text(st.characters(categories=("L", "N"), include_characters="_-. "), min_size=1).filter(
     lambda text: text != "-"
@@ -40,3 +40,19 @@ def test_what_is_no_knee_id_is_refused_with_the_expected_form(text):
 def test_a_box_knows_its_size_and_centre():
     box = Box(10, 20, 30, 60)
     assert (box.width_px, box.height_px, box.centre_px) == (20, 40, (20, 40))
+
+
+@pytest.mark.parametrize(
+    ("stem", "expected"),
+    [
+        ("9003175L", ("9003175", "L")),
+        ("9003175_R", ("9003175", "R")),
+        ("9003175_1", ("9003175", "R")),
+        ("P-12_2", ("P-12", "L")),
+        ("knee", (None, None)),
+        ("L", (None, None)),
+        ("9003175", (None, None)),
+    ],
+)
+def test_subject_and_side_are_read_from_the_name(stem, expected):
+    assert subject_and_side(stem) == expected

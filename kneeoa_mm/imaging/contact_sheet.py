@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from kneeoa_mm.imaging.quality import REMARKS
 from kneeoa_mm.run_folder import atomic_path
 
 _COLUMNS, _MOST_KNEES = 8, 96
@@ -26,12 +26,42 @@ class Entry:
         knee_id: First line of the caption.
         score: Of the detector.
         flags: The doubts, joined by ``;``.
+        source: The film it was cut from, as outputs show it.
     """
 
     image: Path
     knee_id: str
     score: float
     flags: str
+    source: str = ""
+
+    @property
+    def flag_list(self) -> list[str]:
+        """The flags one by one."""
+        return [flag for flag in self.flags.split(";") if flag]
+
+    @property
+    def doubts(self) -> list[str]:
+        """The flags that say that something may be wrong."""
+        return [flag for flag in self.flag_list if flag not in REMARKS]
+
+
+def doubtful_first(entries: Sequence[Entry]) -> list[Entry]:
+    """Knees with most doubts first, then those that the detector was least sure of."""
+    return sorted(
+        entries,
+        key=lambda each: (-len(each.doubts), -len(each.flag_list), each.score, each.knee_id),
+    )
+
+
+def thumbnail(path: Path, side_px: int) -> Image.Image:
+    """A knee image of 16 bits in 8, its longer side being ``side_px``."""
+    with Image.open(path) as picture:
+        grey = np.asarray(picture, dtype=np.float32)
+    factor = side_px / max(grey.shape)
+    rows, columns = (max(1, round(size * factor)) for size in grey.shape)
+    small = Image.fromarray(grey).resize((columns, rows), Image.Resampling.BOX)
+    return Image.fromarray((np.asarray(small) / 257).round().astype(np.uint8))
 
 
 def write_contact_sheet(entries: Sequence[Entry], path: Path) -> Path:
@@ -41,18 +71,18 @@ def write_contact_sheet(entries: Sequence[Entry], path: Path) -> Path:
         entries: The knees of a run.
         path: The sheet.
     """
-    doubtful_first = sorted(
-        entries, key=lambda entry: (-len(_flags(entry)), entry.score, entry.knee_id)
-    )[:_MOST_KNEES]
-    columns = min(_COLUMNS, len(doubtful_first))
-    rows = -(-len(doubtful_first) // columns)
+    shown = doubtful_first(entries)[:_MOST_KNEES]
+    columns = min(_COLUMNS, len(shown))
+    rows = -(-len(shown) // columns)
     tile_rows = _TILE_PX + _CAPTION_PX + _GAP_PX
     sheet = Image.new("L", (columns * (_TILE_PX + _GAP_PX), rows * tile_rows), _PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=11)
-    for index, entry in enumerate(doubtful_first):
+    for index, entry in enumerate(shown):
         left, top = index % columns * (_TILE_PX + _GAP_PX), index // columns * tile_rows
-        sheet.paste(Image.fromarray(_thumbnail(entry.image)), (left, top))
-        lines = (_short(entry.knee_id), f"score {entry.score:.2f}", " ".join(_flags(entry)))
+        small = thumbnail(entry.image, _TILE_PX)
+        across, down = ((_TILE_PX - size) // 2 for size in small.size)
+        sheet.paste(small, (left + across, top + down))
+        lines = (_short(entry.knee_id), f"score {entry.score:.2f}", " ".join(entry.flag_list))
         for line, text in enumerate(lines):
             ink = _WARNING if line == 2 else _INK
             place = (left + 2, top + _TILE_PX + 1 + 13 * line)
@@ -60,17 +90,6 @@ def write_contact_sheet(entries: Sequence[Entry], path: Path) -> Path:
     with atomic_path(path) as temporary:
         sheet.save(temporary)
     return path
-
-
-def _flags(entry: Entry) -> list[str]:
-    return [flag for flag in entry.flags.split(";") if flag]
-
-
-def _thumbnail(path: Path) -> NDArray[np.uint8]:
-    with Image.open(path) as picture:
-        grey = np.asarray(picture, dtype=np.float32)
-    small = Image.fromarray(grey).resize((_TILE_PX, _TILE_PX), Image.Resampling.BOX)
-    return (np.asarray(small) / 257).round().astype(np.uint8)
 
 
 def _short(knee_id: str) -> str:

@@ -140,13 +140,19 @@ def _film(
         spacing_source=source,
         stated_sides=sides,
         row_direction=header.text("PatientOrientation"),
+        column_direction=header.text("PatientOrientation", 1),
+        was_mirrored=_yes_or_no(header, "FieldOfViewHorizontalFlip"),
         view=read_view(header),
         patient_id=header.text("PatientID"),
         time_point=header.text("ClinicalTrialTimePointID"),
         days_since_baseline=offset_days[0] if offset_days and is_from_baseline else None,
-        has_burned_in_text={"YES": True, "NO": False}.get(header.text("BurnedInAnnotation") or ""),
+        has_burned_in_text=_yes_or_no(header, "BurnedInAnnotation"),
         flags=(*flags, *doubts, *conflicts),
     )
+
+
+def _yes_or_no(header: Attributes, keyword: str) -> bool | None:
+    return {"YES": True, "NO": False}.get((header.text(keyword) or "").upper())
 
 
 @contextmanager

@@ -12,9 +12,11 @@ from kneeoa_mm.errors import ConfigError, ItemError
 from kneeoa_mm.identifiers import Identifiers
 from kneeoa_mm.imaging.dicom import DICOM_SUFFIXES
 from kneeoa_mm.imaging.header import read_months
+from kneeoa_mm.imaging.pictures import PICTURE_SUFFIXES
 from kneeoa_mm.imaging.radiograph import Radiograph
-from kneeoa_mm.records import Laterality
+from kneeoa_mm.records import Laterality, subject_and_side
 
+_KEPT_SUFFIXES = DICOM_SUFFIXES | PICTURE_SUFFIXES
 _SIDES = {"R": Laterality.RIGHT, "1": Laterality.RIGHT, "L": Laterality.LEFT, "2": Laterality.LEFT}
 
 
@@ -71,6 +73,10 @@ class Naming:
     def identify(self, source: str, film: Radiograph) -> FilmIdentity:
         """Read the identity from the path, and from the header where the path does not tell.
 
+        Without a cohort's path pattern, the file's name counts where it has the form
+        ``<subject><L|R>``, and in pictures, which have no header, ``<subject>_<1|2>`` too. A side
+        in a name is a claim like any other, a subject only fills the header's gap.
+
         Args:
             source: Path of the film relative to the studies, with ``/``.
             film: The film.
@@ -81,21 +87,22 @@ class Naming:
         visits = self.visits or {}
         match = re.search(self.path_pattern, source) if self.path_pattern else None
         in_path = match.groupdict() if match else {}
-        subject = in_path.get("subject") or film.patient_id
+        named, side = (None, None) if self.path_pattern else _from_name(PurePosixPath(source))
+        subject = in_path.get("subject") or film.patient_id or named
         if subject is not None and self.identifiers.key is None and ":" in subject:
             message = "the subject identifier holds a colon; hash identifiers with --ids KEYFILE"
             raise ItemError("E_IDENTITY", message, stage="identify")
         return FilmIdentity(
             None if subject is None else self.identifiers.subject_id(subject),
             read_months(in_path.get("visit") or film.time_point, film.days_since_baseline, visits),
-            _SIDES.get((in_path.get("side") or "")[:1].upper()),
+            side or _SIDES.get((in_path.get("side") or "")[:1].upper()),
         )
 
     def masked(self, source: str) -> str:
         """The path of a film as outputs may show it.
 
         Paths name people, so where identifiers are hashed each part of the path is hashed too,
-        except for the codes of known visits and a DICOM suffix.
+        except for the codes of known visits and the suffix of a film.
 
         Example:
             >>> naming = Naming(Identifiers(b"0" * 16), visits={"V00": 0})
@@ -112,5 +119,12 @@ class Naming:
         if part in (self.visits or {}):
             return part
         suffix = PurePosixPath(part).suffix
-        kept = suffix.lower() if suffix.lower() in DICOM_SUFFIXES else ""
+        kept = suffix.lower() if suffix.lower() in _KEPT_SUFFIXES else ""
         return self.identifiers.subject_id(part.removesuffix(suffix) if kept else part) + kept
+
+
+def _from_name(path: PurePosixPath) -> tuple[str | None, Laterality | None]:
+    is_picture = path.suffix.lower() in PICTURE_SUFFIXES
+    stem = path.stem if path.suffix.lower() in _KEPT_SUFFIXES else path.name
+    # a number at the end of a DICOM's name counts images more often than it tells sides
+    return subject_and_side(stem) if is_picture or stem[-1:] in {"L", "R"} else (None, None)

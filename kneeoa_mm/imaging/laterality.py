@@ -23,19 +23,40 @@ class SidedJoint:
     flags: tuple[QCFlag, ...] = ()
 
 
-def laterality_on(film_side: FilmSide, row_direction: str | None) -> Laterality:
+def is_mirrored(film: Radiograph) -> bool:
+    """Whether the film hangs the other way: its right edge points to the patient's right."""
+    return (film.row_direction or "").upper().startswith("R")
+
+
+def is_made_for_two(film: Radiograph) -> bool:
+    """Whether a film is meant to show both knees, by its header or else by its shape."""
+    return len(film.stated_sides) == 2 or (not film.stated_sides and _is_wide(film))
+
+
+def _is_wide(film: Radiograph) -> bool:
+    rows, columns = film.pixels.shape
+    return bool(columns > _BILATERAL_ASPECT * rows)
+
+
+def laterality_on(film_side: FilmSide, film: Radiograph) -> Laterality | None:
     """The knee that stands on a side of the film.
 
     A film is hung as if the patient faced the viewer, the right knee on image-left, unless
-    Patient Orientation (0020,0020) says that its right edge points to the patient's right.
+    Patient Orientation (0020,0020) says that its right edge points to the patient's right. Where
+    it says that the right edge points to neither side, the side of the film tells nothing.
 
     Example:
-        >>> laterality_on(FilmSide.LEFT, None), laterality_on(FilmSide.LEFT, "R")
-        (<Laterality.RIGHT: 'R'>, <Laterality.LEFT: 'L'>)
+        >>> import numpy as np
+        >>> pixels = np.zeros((2, 3), dtype=np.float32)
+        >>> laterality_on(FilmSide.LEFT, Radiograph(pixels))
+        <Laterality.RIGHT: 'R'>
+        >>> laterality_on(FilmSide.LEFT, Radiograph(pixels, row_direction="R"))
+        <Laterality.LEFT: 'L'>
     """
-    is_mirrored = (row_direction or "").upper().startswith("R")
+    if film.row_direction and film.row_direction[:1].upper() not in {"L", "R"}:
+        return None
     is_left_of_film = film_side is FilmSide.LEFT
-    return Laterality.LEFT if is_left_of_film == is_mirrored else Laterality.RIGHT
+    return Laterality.LEFT if is_left_of_film == is_mirrored(film) else Laterality.RIGHT
 
 
 def assign_sides(
@@ -52,24 +73,32 @@ def assign_sides(
         film: The film they are on.
         path_side: Side named by the file's path.
     """
-    stated = film.stated_sides
+    doubts = (*_orientation_doubts(film), *_missing_joint(film, len(joints)))
     if len(joints) == 2:
-        conflict = len(stated) == 1 or path_side is not None
-        flags = (QCFlag.LATERALITY_CONFLICT,) if conflict else ()
-        sides = [laterality_on(side, film.row_direction) for side in FilmSide]
-        return [SidedJoint(*pair, flags) for pair in zip(joints, sides, strict=True)]
-    return [_single(joint, film, path_side) for joint in joints]
+        sides = [laterality_on(side, film) for side in FilmSide]
+        if None in sides:
+            doubts = (*doubts, QCFlag.LATERALITY_UNKNOWN)
+        if len(film.stated_sides) == 1 or path_side is not None:
+            doubts = (*doubts, QCFlag.LATERALITY_CONFLICT)
+        return [
+            SidedJoint(joint, side, (*doubts, *_rivals(joint)))
+            for joint, side in zip(joints, sides, strict=True)
+        ]
+    return [_single(joint, film, path_side, doubts) for joint in joints]
 
 
-def _single(joint: JointDetection, film: Radiograph, path_side: Laterality | None) -> SidedJoint:
-    rows, columns = film.pixels.shape
-    is_bilateral_film = len(film.stated_sides) == 2
+def _single(
+    joint: JointDetection,
+    film: Radiograph,
+    path_side: Laterality | None,
+    doubts: tuple[QCFlag, ...],
+) -> SidedJoint:
     header_side = next(iter(film.stated_sides)) if len(film.stated_sides) == 1 else None
     position_side = None
-    if joint.film_side and (is_bilateral_film or columns > _BILATERAL_ASPECT * rows):
-        position_side = laterality_on(joint.film_side, film.row_direction)
-    flags = [QCFlag.ONE_JOINT] if is_bilateral_film else []
+    if joint.film_side and (len(film.stated_sides) == 2 or _is_wide(film)):
+        position_side = laterality_on(joint.film_side, film)
     claims = [side for side in (header_side, path_side, position_side) if side is not None]
+    flags = [*doubts, *_rivals(joint)]
     if not claims:
         return SidedJoint(joint, None, (*flags, QCFlag.LATERALITY_UNKNOWN))
     if len(set(claims)) > 1:
@@ -77,3 +106,25 @@ def _single(joint: JointDetection, film: Radiograph, path_side: Laterality | Non
     if header_side is None and path_side is None:
         flags.append(QCFlag.LATERALITY_FROM_POSITION)
     return SidedJoint(joint, claims[0], tuple(flags))
+
+
+def _missing_joint(film: Radiograph, joints: int) -> list[QCFlag]:
+    return [QCFlag.ONE_JOINT] if len(film.stated_sides) == 2 and joints == 1 else []
+
+
+def _rivals(joint: JointDetection) -> list[QCFlag]:
+    return [QCFlag.RIVAL_JOINTS] if joint.rivals else []
+
+
+def _orientation_doubts(film: Radiograph) -> list[QCFlag]:
+    """A film that hangs neither as usual nor plainly mirrored.
+
+    Patient Orientation describes the image as stored, so a flip that the header reports is
+    accounted for in it; where it is absent, nobody knows which way round the flip has left it.
+    """
+    across, down = (
+        (each or "")[:1].upper() for each in (film.row_direction, film.column_direction)
+    )
+    is_turned = across not in {"", "L", "R"} or down not in {"", "F"}
+    is_unaccounted_flip = film.was_mirrored is True and film.row_direction is None
+    return [QCFlag.ORIENTATION_DOUBTFUL] if is_turned or is_unaccounted_flip else []

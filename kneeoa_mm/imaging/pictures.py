@@ -25,7 +25,7 @@ _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 _STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM")
 _EIGHT_BITS = {"L", "LA", "P", "PA", "RGB", "RGBA", "RGBX"}
 _SIXTEEN_BITS = {"I;16", "I;16L", "I;16B", "I;16N", "I"}
-_OPAQUE = 255
+_OPAQUE = _WHITE_OF_8_BITS = 255
 _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 _HEADER_BYTES = 16 * 2**20
 
@@ -62,12 +62,18 @@ def read_picture(
         with silent_stderr(), as_item_errors("header", "E_HEADER"), _opened(path) as picture:
             _refuse_what_is_no_film(picture, max_pixels)
             with as_item_errors("decode", "E_DECODE"):
-                values = _decode(picture)
+                values, black, white = _decode(picture)
     if values.min() == values.max():
         raise ItemError("E_FLAT", "the film shows a single grey", stage="decode")
     spacing, source = user_spacing(user_spacing_mm)
-    pixels = (values - values.min()).astype(np.float32)
-    return Radiograph(pixels, spacing=spacing, spacing_source=source)
+    darkest = int(values.min())
+    pixels = (values - darkest).astype(np.float32)
+    return Radiograph(
+        pixels,
+        spacing=spacing,
+        spacing_source=source,
+        display_range=(black - darkest, white - darkest),
+    )
 
 
 def _check_start(path: Path, max_pixels: int) -> None:
@@ -107,7 +113,8 @@ def _refuse_what_is_no_film(picture: Image.Image, max_pixels: int) -> None:
         refuse("the picture has 16 bits in several channels; save it in grey")
 
 
-def _decode(picture: Image.Image) -> NDArray[np.int32]:
+def _decode(picture: Image.Image) -> tuple[NDArray[np.int32], int, int]:
+    """The greys of a picture, and those that stand for black and white."""
     is_white_zero = (
         picture.format == "TIFF"
         and picture.mode in _SIXTEEN_BITS
@@ -118,13 +125,14 @@ def _decode(picture: Image.Image) -> NDArray[np.int32]:
         values = np.asarray(upright).astype(np.int32)
         if values.min() < -(2**15) or values.max() >= 2**16:
             raise ItemError("E_DECODE", "the greys take more than 16 bits", stage="decode")
-        return -values if is_white_zero else values
+        black, white = (-(2**15), 2**15 - 1) if values.min() < 0 else (0, 2**16 - 1)
+        return (black + white - values if is_white_zero else values), black, white
     channels = np.asarray(upright if upright.mode == "L" else upright.convert("RGBA"))
     if channels.ndim == 2:
-        return channels.astype(np.int32)
+        return channels.astype(np.int32), 0, _WHITE_OF_8_BITS
     grey, alpha = channels[..., 0], channels[..., 3]
     if not ((channels[..., 1] == grey) & (channels[..., 2] == grey)).all():
         raise ItemError("E_NOT_PROJECTION_XR", "the picture is in colour", stage="decode")
     if not (alpha == _OPAQUE).all():
         raise ItemError("E_NOT_PROJECTION_XR", "parts of the picture are clear", stage="decode")
-    return grey.astype(np.int32)
+    return grey.astype(np.int32), 0, _WHITE_OF_8_BITS

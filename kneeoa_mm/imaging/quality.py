@@ -22,7 +22,8 @@ class QCFlag(StrEnum):
     NEGATIVE = "negative"
     """Bone is darker than what lies beside the leg: the polarity is very likely wrong."""
     ROTATED = "rotated"
-    """The leg leans by more than 10 degrees."""
+    """The leg leans by more than 10 degrees, or is so lopsided that it seems to. Of 6,604 real
+    knees 0.1 % of grade 0 and 11 % of grade 4 carry it: to exclude by it would bias a study."""
     HARDWARE = "hardware"
     """Something as bright and sharp-edged as metal: an implant, a screw, a staple."""
     OFF_CENTRE = "off_centre"
@@ -86,6 +87,10 @@ _FLAT_SPAN, _LOW_CONTRAST_SPAN = 0.01, 0.10
 _SATURATED_SHARE = 0.05
 _FULL_WHITE = 65535
 _EDGE_SHARE = 0.2
+_LARGEST_OVERHANG = 0.02
+_STRIP, _STRIP_LENGTH = (0.10, 0.18), (0.25, 0.75)
+"""Where in the joint's box a shutter is looked for: depth from each side, and the part along it."""
+_SHUTTER_GREY, _SHUTTER_SHARE = 0.02, 0.9
 
 
 def image_flags(image: NDArray[np.uint16]) -> list[QCFlag]:
@@ -106,8 +111,49 @@ def image_flags(image: NDArray[np.uint16]) -> list[QCFlag]:
     return flags
 
 
-def place_flags(joint: Box, *, film_rows: int) -> list[QCFlag]:
-    """Judge where on the film the joint lies."""
-    height = joint.centre_px[1] / film_rows
-    is_central = _EDGE_SHARE <= height <= 1 - _EDGE_SHARE
+def place_flags(joint: Box, shape: tuple[int, int], *, is_made_for_two: bool) -> list[QCFlag]:
+    """Judge where on the film the joint lies.
+
+    Args:
+        joint: Box of the joint.
+        shape: Rows and columns of the film.
+        is_made_for_two: The film has a knee in each half, and the half is what counts.
+    """
+    rows, columns = shape
+    column, row = joint.centre_px
+    across = column / columns
+    if is_made_for_two:
+        across = 2 * across % 1
+    is_central = all(_EDGE_SHARE <= place <= 1 - _EDGE_SHARE for place in (across, row / rows))
     return [] if is_central else [QCFlag.OFF_CENTRE]
+
+
+def is_cut_off(pixels: NDArray[np.float32], joint: Box, grey_range: tuple[float, float]) -> bool:
+    """Whether the edge of the film, or of the exposed field, cuts through a joint.
+
+    Behind a shutter all is black; that far inside the box of a joint there is bone on every side.
+
+    Args:
+        pixels: The film, (rows, columns).
+        joint: Box of the joint.
+        grey_range: What counts as black and white on this film.
+    """
+    rows, columns = pixels.shape
+    overhang_px = max(
+        -joint.left_px, -joint.top_px, joint.right_px - columns, joint.bottom_px - rows
+    )
+    if overhang_px > _LARGEST_OVERHANG * joint.width_px:
+        return True
+    low, high = grey_range
+    black = low + _SHUTTER_GREY * (high - low)
+    inside = pixels[max(joint.top_px, 0) : joint.bottom_px, max(joint.left_px, 0) : joint.right_px]
+    # each side in turn becomes the upper one
+    return any(_is_shut(np.rot90(inside, turn), black) for turn in range(4))
+
+
+def _is_shut(box: NDArray[np.float32], black: float) -> bool:
+    depth, length = (
+        slice(round(start * size), max(round(stop * size), round(start * size) + 1))
+        for (start, stop), size in zip((_STRIP, _STRIP_LENGTH), box.shape, strict=True)
+    )
+    return bool(np.mean(box[depth, length] <= black) >= _SHUTTER_SHARE)

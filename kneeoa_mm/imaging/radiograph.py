@@ -26,12 +26,17 @@ class Radiograph:
         stated_sides: The knees that the header promises; empty where it does not tell.
         row_direction: First value of Patient Orientation (0020,0020): where the image's right
             edge points to in the patient, such as ``L``; None where absent.
+        column_direction: Its second value: where the lower edge points to, such as ``F``.
+        was_mirrored: Field of View Horizontal Flip (0018,7034): the image was mirrored after the
+            detector was read; None where it does not tell.
         view: Projection, as far as the header tells.
         patient_id: Patient ID (0010,0020) or None. Personal: it never leaves the process as is.
         time_point: Clinical Trial Time Point ID (0012,0050) or None.
         days_since_baseline: Longitudinal Temporal Offset from Event (0012,0052), where the event
             (0012,0053) is the baseline.
         has_burned_in_text: Burned In Annotation (0028,0301); None where it does not tell.
+        display_range: Black and white of a picture, in its greys; None for DICOM, whose display
+            range is not fixed.
         flags: Doubts that reading raised.
     """
 
@@ -40,11 +45,14 @@ class Radiograph:
     spacing_source: SpacingSource = SpacingSource.NONE
     stated_sides: frozenset[Laterality] = frozenset()
     row_direction: str | None = None
+    column_direction: str | None = None
+    was_mirrored: bool | None = None
     view: View = View.UNKNOWN
     patient_id: str | None = None
     time_point: str | None = None
     days_since_baseline: float | None = None
     has_burned_in_text: bool | None = None
+    display_range: tuple[float, float] | None = None
     flags: tuple[QCFlag, ...] = ()
 
 

@@ -76,7 +76,7 @@ class YoloDetector:
         self._network = network.fuse(verbose=False).eval()
         self._size_px = card.image_size_px
         self.min_score = card.min_score if min_score is None else min_score
-        self.name = f"yolo-{card.weights_sha256[:8]}"
+        self.name = detector_name(card)
 
     def detect(self, pixels: Pixels, spacing: PixelSpacing | None) -> list[JointDetection]:
         """See :class:`~kneeoa_mm.imaging.detector.JointDetector`."""
@@ -111,6 +111,11 @@ class YoloDetector:
             if all(_overlap(box, other) < _OVERLAP for other in kept):
                 kept.append(box)
         return [tuple(float(number) for number in box) for box in kept]
+
+
+def detector_name(card: DetectorCard) -> str:
+    """What the table of knees calls the detector with these weights."""
+    return f"yolo-{card.weights_sha256[:8]}"
 
 
 def detector_view(
@@ -176,6 +181,10 @@ def train(
     Raises:
         MissingExtraError: Ultralytics is not installed.
     """
+    require()
+    import torch
+
+    threads = torch.get_num_threads()
     with _quiet_ultralytics():
         from ultralytics.models.yolo.detect import DetectionTrainer
 
@@ -200,7 +209,10 @@ def train(
 
         # its bars go to stdout, which belongs to --json
         with redirect_stdout(io.StringIO()):
-            Trainer(overrides=_overrides(dataset, config, scratch)).train()
+            trainer = Trainer(overrides=_overrides(dataset, config, scratch))
+            # ultralytics leaves cores idle, one of which is half of a small laptop
+            trainer.add_callback("on_train_start", lambda _: torch.set_num_threads(threads))
+            trainer.train()
     return best["weights"], best["metrics"]
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from kneeoa_mm import tables
 from kneeoa_mm.errors import InputError
 from kneeoa_mm.folds import refuse_shared_subjects
-from kneeoa_mm.records import UNKNOWN, KneeKey, Laterality
+from kneeoa_mm.records import UNKNOWN, KneeKey, Laterality, subject_and_side
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
 SPLITS = {
@@ -24,28 +25,7 @@ SPLITS = {
 """Folder name to the part of the split it stands for."""
 
 _GRADE_FOLDER = re.compile(r"^(?P<grade>\d+)(?:\D.*)?$")
-_SUBJECT_AND_SIDE = (
-    re.compile(r"^(?P<subject>.*\d)_?(?P<side>[LR])$"),
-    re.compile(r"^(?P<subject>.+)_(?P<side>[12])$"),
-)
-_SIDES = {"L": Laterality.LEFT, "R": Laterality.RIGHT, "1": Laterality.RIGHT, "2": Laterality.LEFT}
 _MAX_LISTED = 5
-
-
-def parse_name(stem: str) -> tuple[str | None, Laterality | None]:
-    """Subject and side in the name of an image.
-
-    Example:
-        >>> parse_name("9003175L"), parse_name("9003175_1")
-        (('9003175', <Laterality.LEFT: 'L'>), ('9003175', <Laterality.RIGHT: 'R'>))
-        >>> parse_name("knee")
-        (None, None)
-    """
-    for pattern in _SUBJECT_AND_SIDE:
-        match = pattern.match(stem)
-        if match:
-            return match["subject"], _SIDES[match["side"]]
-    return None, None
 
 
 def read_knees(data: Path, *, allow_ungrouped: bool = False) -> pd.DataFrame:
@@ -58,8 +38,9 @@ def read_knees(data: Path, *, allow_ungrouped: bool = False) -> pd.DataFrame:
 
     Returns:
         One row a knee: ``knee_id``, ``subject_id``, ``laterality``, ``image_path`` (absolute),
-        ``mirror`` (the image must be mirrored to look like a right knee), ``kl_grade`` where known,
-        and ``split`` where the folder has one.
+        ``mirror`` (the image must be mirrored to look like a right knee),
+        ``field_of_view_plateau_widths`` (missing where unknown, as in any folder of images),
+        ``kl_grade`` where known, and ``split`` where the folder has one.
 
     Raises:
         InputError: There are no images, a grade is impossible, a name tells no subject, or a
@@ -78,6 +59,8 @@ def _read_table(path: Path) -> pd.DataFrame:
     knees["image_path"] = [str(path.parent.joinpath(image)) for image in knees["image_path"]]
     flipped = knees.get("flipped", pd.Series(False, index=knees.index))
     knees["mirror"] = (knees["laterality"] == Laterality.LEFT) & ~flipped
+    if "field_of_view_plateau_widths" not in knees:
+        knees["field_of_view_plateau_widths"] = np.nan
     if knees.empty:
         raise InputError("The table has no knees.", where=path)
     return knees
@@ -112,13 +95,14 @@ def _row(image: Path, folder: Path) -> dict[str, object]:
     nearest = [*parents][::-1] or [folder.name]
     grade = _GRADE_FOLDER.match(nearest[0])
     split = next((SPLITS[name.lower()] for name in nearest if name.lower() in SPLITS), None)
-    subject, side = parse_name(image.stem)
+    subject, side = subject_and_side(image.stem)
     return {
         "subject_id": subject or image.stem,
         "laterality": side or UNKNOWN,
         "kl_grade": int(grade["grade"]) if grade else None,
         "image_path": str(image),
         "mirror": side is Laterality.LEFT,
+        "field_of_view_plateau_widths": np.nan,
         "split": split,
         "named": subject is not None,
     }

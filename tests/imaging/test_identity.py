@@ -76,3 +76,44 @@ def test_a_suffix_that_may_be_a_name_is_masked_too() -> None:
 def test_a_pattern_that_is_no_regular_expression_stops_the_run() -> None:
     with pytest.raises(ConfigError, match="regular expression"):
         Naming.of(KEEP, _cohort("(?P<subject>"))
+
+
+@pytest.mark.parametrize(
+    ("source", "patient_id", "subject", "side"),
+    [
+        # a picture has nothing but its name
+        ("0/9003175L.png", None, "9003175", Laterality.LEFT),
+        ("0/9003175_1.JPG", None, "9003175", Laterality.RIGHT),
+        ("knee.png", None, None, None),
+        # the header of a DICOM names the subject, its name claims a side
+        ("9003175_R.dcm", "9000017", "9000017", Laterality.RIGHT),
+        ("9003175_R", None, "9003175", Laterality.RIGHT),
+        # numbered images are no sides, and words that end in L or R are none either
+        ("IM_1.dcm", "9000017", "9000017", None),
+        ("IM_2.dcm", None, None, None),
+        ("lateral.dcm", "9000017", "9000017", None),
+        ("1.2.840.113.5.2", "9000017", "9000017", None),
+    ],
+)
+def test_names_of_files_fill_gaps_and_claim_sides(
+    source: str, patient_id: str | None, subject: str | None, side: Laterality | None
+) -> None:
+    found = Naming(KEEP).identify(source, _film(patient_id, None))
+    assert (found.subject_id, found.path_side) == (subject, side)
+
+
+def test_a_path_pattern_speaks_instead_of_the_name() -> None:
+    naming = Naming.of(KEEP, _cohort(r"(?P<subject>\d{7})"))
+    assert naming.identify("9000099L.dcm", _film()).path_side is None
+
+
+def test_the_subject_in_a_name_is_hashed_like_any_other() -> None:
+    by_name = Naming(HASH).identify("9003175L.png", _film(None, None))
+    by_header = Naming(HASH).identify("film.dcm", _film("9003175", None))
+    assert by_name.subject_id == by_header.subject_id != "9003175"
+
+
+def test_pictures_keep_their_suffix_where_names_are_masked() -> None:
+    masked = Naming(HASH).masked("Jane Doe L.PNG")
+    assert masked.endswith(".png")
+    assert "Jane" not in masked

@@ -6,7 +6,7 @@ from PIL import Image
 
 from kneeoa_mm import tables
 from kneeoa_mm.errors import InputError, LeakError
-from kneeoa_mm.learning.sources import add_kl_readings, parse_name, read_knees
+from kneeoa_mm.learning.sources import add_kl_readings, read_knees
 
 
 def put(folder, *names):
@@ -15,22 +15,6 @@ def put(folder, *names):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (4, 4)).save(path)
     return folder
-
-
-@pytest.mark.parametrize(
-    ("stem", "expected"),
-    [
-        ("9003175L", ("9003175", "L")),
-        ("9003175_R", ("9003175", "R")),
-        ("9003175_1", ("9003175", "R")),
-        ("P-12_2", ("P-12", "L")),
-        ("knee", (None, None)),
-        ("L", (None, None)),
-        ("9003175", (None, None)),
-    ],
-)
-def test_subject_and_side_are_read_from_the_name(stem, expected):
-    assert parse_name(stem) == expected
 
 
 def test_a_graded_folder_with_a_split(tmp_path):
