@@ -30,7 +30,6 @@ _OTHER_PART = re.compile(
 )
 """Body parts without a knee, after DICOM PS3.16 Table L-1."""
 _WITH_KNEE = re.compile(r"KNEE|PATELL|\bLEGS?\b")
-_KNEE = re.compile(r"KNEE|PATELL|\bLEGS?\b")
 _KNEE = re.compile(r"knee", re.IGNORECASE)
 _DESCRIPTIONS = ("SeriesDescription", "StudyDescription", "ProtocolName")
 

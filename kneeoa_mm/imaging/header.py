@@ -165,14 +165,19 @@ def read_sides(header: Attributes) -> tuple[frozenset[Laterality], list[QCFlag]]
 def read_view(header: Attributes) -> View:
     """Projection by View Position (0018,5101) and the description of series or study.
 
-    A PA film is called PA_FIXED_FLEXION only where a description says so.
+    A PA film is called PA_FIXED_FLEXION only where a description says so. Where neither View
+    Position nor a description tells, a film along whose rows Patient Orientation (0020,0020) runs
+    to the front or the back is a lateral one.
     """
     position = (header.text("ViewPosition") or "").upper()
     described = (header.text(name) for name in ("SeriesDescription", "StudyDescription"))
     description = " ".join(text for text in described if text)
     if _SKYLINE.search(description):
         return View.SKYLINE
-    if position in _LATERAL_POSITIONS or (not position and _LATERAL.search(description)):
+    runs_front_to_back = (header.text("PatientOrientation") or "").upper()[:1] in {"A", "P"}
+    if position in _LATERAL_POSITIONS or (
+        not position and (_LATERAL.search(description) or runs_front_to_back)
+    ):
         return View.LATERAL
     if position in {"PA", ""} and _FIXED_FLEXION.search(description):
         return View.PA_FIXED_FLEXION

@@ -288,6 +288,25 @@ def test_view_is_only_what_the_header_says(position: Any, description: str, view
 
 
 @pytest.mark.parametrize(
+    ("position", "orientation", "view"),
+    [
+        (None, ["A", "F"], View.LATERAL),
+        (None, ["P", "F"], View.LATERAL),
+        (None, ["L", "F"], View.UNKNOWN),
+        ("AP", ["A", "F"], View.AP),
+    ],
+)
+def test_rows_that_run_from_front_to_back_show_a_lateral_view(
+    position: Any, orientation: list[str], view: View
+) -> None:
+    """Unless View Position says otherwise: then `orientation_doubtful` says that they disagree."""
+    header = _attributes(
+        ViewPosition=position, PatientOrientation=orientation, SeriesDescription=""
+    )
+    assert read_view(header) is view
+
+
+@pytest.mark.parametrize(
     ("time_point", "days", "months"),
     [
         ("V03", None, 24),
