@@ -43,7 +43,7 @@ class PreprocessConfig(Settings):
     """Side of the square around the joint; 140 mm is the field's habit (Tiulpin et al. 2018)."""
     pixel_spacing_mm: Positive = 0.2
     """Distance between pixels of the knee images."""
-    detector: str = "profile"
+    detector: str = "auto"
     """``yolo``, ``profile``, the folder of a detector of your own, or ``auto``: the shipped YOLO
     network where the extra ``yolo`` is installed, else the profile of grey along the leg."""
     min_detector_score: Fraction | None = None
@@ -51,10 +51,16 @@ class PreprocessConfig(Settings):
     confidence that the detector states itself."""
     film_pixel_spacing_mm: float | None = Field(default=None, ge=0.02, le=1.0)
     """Distance between pixels of films that state none; ``null``: unknown, and not invented."""
+    allow_burned_in: bool = False
+    """Take films whose header says that text is burned into them; otherwise they are rejected as
+    ``E_BURNED_IN``."""
     max_pixels: int = Field(default=100_000_000, gt=0)
     """Films of more pixels are refused before decoding."""
     film_timeout_s: Positive = 120.0
     """A film that takes longer is rejected as ``E_TIMEOUT``."""
+    film_memory_mb: int = Field(default=4096, ge=64)
+    """A film that takes more than this beside what its worker holds anyway is rejected as
+    ``E_TOO_LARGE`` (Linux alone keeps the limit)."""
 
 
 class TrainDetectorConfig(Settings):
@@ -176,6 +182,13 @@ class PretrainKLConfig(Settings):
     voting: Literal["mix", "hard", "soft"] = "mix"
     reinvert_negatives: bool = True
     """Photometric negatives among the images are recognised and turned back."""
+    field_of_view_plateau_widths: Positive | None = None
+    """What the model sees, in widths of the tibial plateau. Images that know their field of view
+    (those of ``preprocess``) are cut to it; of images that do not, such as a folder of graded PNGs,
+    it is a statement, and they are used whole. ``null``: unknown, and all are used whole."""
+    joint_row: Fraction = 0.5
+    """Height of the middle of the joint space in what the model sees, as a share of it from the
+    top; it counts only beside a field of view."""
     test_time_flip: bool = False
 
 

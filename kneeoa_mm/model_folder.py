@@ -106,9 +106,7 @@ class DetectorCard(Card):
     """The stated confidence: below it the detector abstains."""
     box: str = "square around the middle of the joint space, as wide as the tibial plateau"
     trained_on: str
-    """Where the films came from, in words, with their number."""
-    limits: str = ""
-    """What the detector was never shown."""
+    """Where the films came from, in words, and what was not among them."""
 
 
 class ModelCard(Card):

@@ -30,3 +30,14 @@ def real_data():
     if not (folder / "knees.csv").is_file():
         pytest.skip("no real knees: name their folder in KNEEOA_MM_REAL_DATA")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _joints_by_profile(request, monkeypatch):
+    """Tests find joints as without the extra `yolo`, unless they bear its mark.
+
+    The profile needs no torch in each of the workers that tests start, and drawn phantoms are
+    knees to it. Commands in processes of their own use what is installed.
+    """
+    if request.node.get_closest_marker("yolo") is None:
+        monkeypatch.setattr("kneeoa_mm.imaging.yolo.is_installed", lambda: False)

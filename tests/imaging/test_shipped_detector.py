@@ -16,7 +16,10 @@ from kneeoa_mm.records import PixelSpacing
 from kneeoa_mm.synthetic.composites import compose, compose_without_knee
 from kneeoa_mm.synthetic.legs import KneeCrop
 
-pytestmark = pytest.mark.skipif(not yolo.is_installed(), reason="needs the extra yolo")
+pytestmark = [
+    pytest.mark.yolo,
+    pytest.mark.skipif(not yolo.is_installed(), reason="needs the extra yolo"),
+]
 
 PLATEAU_SHARE, JOINT_SHARE = 179 / 224, (0.50, 0.58)
 
@@ -30,7 +33,7 @@ def test_its_licence_stands_beside_it_and_its_card_says_what_it_never_saw() -> N
     card, _ = read_model(SHIPPED_DETECTOR, DetectorCard)
     assert card.licence == "AGPL-3.0-only"
     assert "GNU AFFERO GENERAL PUBLIC LICENSE" in (SHIPPED_DETECTOR / "LICENSE").read_text()
-    assert "no real bilateral film" in card.limits
+    assert "no real bilateral film" in card.trained_on
 
 
 @pytest.fixture(scope="module")

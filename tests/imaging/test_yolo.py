@@ -19,6 +19,7 @@ from kneeoa_mm.imaging import yolo
 from kneeoa_mm.imaging.detectors import make_detector, resolve_detector
 from kneeoa_mm.records import PixelSpacing
 
+pytestmark = pytest.mark.yolo
 ULTRALYTICS = pytest.mark.skipif(not yolo.is_installed(), reason="needs the extra yolo")
 
 TRAIN_OFFLINE = """
