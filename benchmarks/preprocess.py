@@ -25,6 +25,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ def floor(films: list[Path], out: Path, config: PreprocessConfig) -> Callable[[P
 WAYS = {"staged": staged, "ours": ours, "floor": floor}
 
 
-def _measure(way: str, films: list[Path], config: PreprocessConfig, results: Any) -> None:
+def _measure(way: str, films: list[Path], config: PreprocessConfig) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         process = WAYS[way](films, Path(folder), config)
         for path in films[:WARM_UP]:
@@ -145,29 +146,23 @@ def _measure(way: str, films: list[Path], config: PreprocessConfig, results: Any
             process(path)
         wall, cpu = time.perf_counter() - start, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    results.put(
-        {
-            "ms_per_film": 1000 * wall / len(films),
-            "cpu_ms_per_film": 1000 * cpu / len(films),
-            "films_per_second_and_core": len(films) / wall,
-            "peak_mib": peak,
-            "films": len(films),
-        }
-    )
+    return {
+        "ms_per_film": 1000 * wall / len(films),
+        "cpu_ms_per_film": 1000 * cpu / len(films),
+        "films_per_second_and_core": len(films) / wall,
+        "peak_mib": peak,
+        "films": len(films),
+    }
 
 
-def in_own_process(way: str, films: list[Path], config: PreprocessConfig) -> dict[str, Any]:
-    """Measure one way; its memory is then its own."""
+def in_own_process(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """Call ``function`` where its memory is its own."""
     context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    process = context.Process(target=_measure, args=(way, films, config, results))
-    process.start()
-    figures: dict[str, Any] = results.get()
-    process.join()
-    return figures
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
 
 
-def _run_study(studies: Path, out: Path, jobs: int, results: Any) -> None:
+def _run_study(studies: Path, out: Path, jobs: int) -> dict[str, Any]:
     start = time.perf_counter()
     result = preprocess(studies, out, config=PreprocessConfig(), ids="keep", jobs=jobs)
     wall = time.perf_counter() - start
@@ -176,15 +171,13 @@ def _run_study(studies: Path, out: Path, jobs: int, results: Any) -> None:
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
     films = result.counts["films"]
-    results.put(
-        {
-            "films": films,
-            "jobs": jobs,
-            "films_per_second": films / wall,
-            "peak_mib_of_a_worker": workers,
-            "peak_mib_of_the_parent": own,
-        }
-    )
+    return {
+        "films": films,
+        "jobs": jobs,
+        "films_per_second": films / wall,
+        "peak_mib_of_a_worker": workers,
+        "peak_mib_of_the_parent": own,
+    }
 
 
 def study(films: list[Path], count: int, jobs: int, folder: Path) -> dict[str, Any]:
@@ -193,14 +186,7 @@ def study(films: list[Path], count: int, jobs: int, folder: Path) -> dict[str, A
     studies.mkdir()
     for index in range(count):
         os.link(films[index % len(films)], studies / f"{index:06d}.dcm")
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    out = folder / f"knees-{count}"
-    process = context.Process(target=_run_study, args=(studies, out, jobs, results))
-    process.start()
-    figures: dict[str, Any] = results.get()
-    process.join()
-    return figures
+    return in_own_process(_run_study, studies, folder / f"knees-{count}", jobs)
 
 
 def main() -> None:
@@ -226,7 +212,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="kneeoa-mm-benchmark-") as folder:
         films = make_films(Path(folder), arguments.films, arguments.seed)
         for way in WAYS:
-            document["ways"][way] = in_own_process(way, films, config)
+            document["ways"][way] = in_own_process(_measure, way, films, config)
             print(way, json.dumps(document["ways"][way]), flush=True)
         times = {way: figures["ms_per_film"] for way, figures in document["ways"].items()}
         document["times_the_staged_way"] = times["staged"] / times["ours"]

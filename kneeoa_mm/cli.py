@@ -18,6 +18,8 @@ from kneeoa_mm.options import (
     Device,
     DeviceOption,
     DryRun,
+    Engine,
+    EngineOption,
     Folds,
     Ids,
     Jobs,
@@ -139,6 +141,14 @@ def preprocess(
     config: Recipe = None,
     sets: Sets = None,
     jobs: Jobs = 1,
+    engine: EngineOption = Engine.LOCAL,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="i/n: only every n-th film, as in a job array; join with --resume."),
+    ] = None,
+    exclude: Annotated[
+        Path | None, typer.Option(help="CSV with the knee_id of knees to leave out.")
+    ] = None,
     dry_run: DryRun = False,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -157,6 +167,9 @@ def preprocess(
         cohort=read_cohort_spec(cohort) if cohort else None,
         ids=ids,
         jobs=jobs,
+        engine=engine.value,
+        shard=shard,
+        exclude=exclude,
         resume=resume,
         overwrite=overwrite,
     )

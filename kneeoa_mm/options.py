@@ -17,6 +17,13 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+class Engine(StrEnum):
+    """What works through the films."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 class Scenario(StrEnum):
     """What drives progression in the synthetic cohort."""
 
@@ -34,6 +41,10 @@ Sets = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
 DeviceOption = Annotated[Device, typer.Option(help="Where networks run.")]
+EngineOption = Annotated[
+    Engine,
+    typer.Option(help="`ray`: a Ray cluster (RAY_ADDRESS, or one of this machine), jobs a task."),
+]
 Jobs = Annotated[int, typer.Option(min=1, help="Worker processes.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run there.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run there.")]

@@ -6,16 +6,24 @@ import json
 import os
 import shutil
 import socket
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
+
+import yaml
 
 from kneeoa_mm.errors import ConfigError, InputError, OutputExistsError
 
 CONFIG_FILE = "config.yaml"
 LOCK_FILE = ".lock"
+
+_UNFINISHED = ".unfinished-"
+"""Prefix of a file that is being written; one that stays was left by a killed process."""
+_STEM_KEPT = 40
+_ABSENT = "absent"
 
 
 @contextmanager
@@ -29,7 +37,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(
-        prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent
+        prefix=f"{_UNFINISHED}{path.stem[:_STEM_KEPT]}.", suffix=path.suffix, dir=path.parent
     )
     os.close(descriptor)
     temporary = Path(name)
@@ -68,7 +76,12 @@ def write_json(path: Path, document: Any) -> Path:
 
 @contextmanager
 def open_run(
-    out: Path, *, config_yaml: str | None = None, overwrite: bool = False, resume: bool = False
+    out: Path,
+    *,
+    config_yaml: str | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    part: str | None = None,
 ) -> Iterator[Path]:
     """Claim ``out`` for one run, and hold its lock until the run ends.
 
@@ -79,6 +92,8 @@ def open_run(
         overwrite: Delete what an earlier run left there. Only a folder that a run of this package
             wrote (it has a ``config.yaml``) is deleted.
         resume: Go on with the interrupted run in ``out``.
+        part: Name of one of several processes that share the run; each of them joins what the
+            others began, beside them, and none runs beside one without a part.
 
     Yields:
         ``out``, which exists and is locked.
@@ -87,9 +102,9 @@ def open_run(
         OutputExistsError: ``out`` holds something else, or another run is writing there.
         ConfigError: ``resume`` with a changed configuration.
     """
-    refuse_taken(out, config_yaml, overwrite=overwrite, resume=resume)
+    refuse_taken(out, config_yaml, overwrite=overwrite, resume=resume or part is not None)
     if overwrite and out.exists():
-        _refuse_lock(out / LOCK_FILE)
+        _refuse_locks(out)
         shutil.rmtree(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -97,8 +112,12 @@ def open_run(
         raise InputError(
             "The output directory cannot be made.", found=error.strerror or "", where=out
         ) from error
-    lock = _take_lock(out)
+    lock = _take_lock(out / (LOCK_FILE if part is None else f"{LOCK_FILE}.{part}"))
     try:
+        _refuse_locks(out, beside=lock)
+        if part is None:
+            for litter in out.rglob(f"{_UNFINISHED}*"):
+                litter.unlink(missing_ok=True)
         write_text(out / CONFIG_FILE, config_yaml or "{}\n")
         yield out
     finally:
@@ -147,15 +166,40 @@ def refuse_taken(
 
 
 def _difference(before: str, now: str) -> str:
-    old, new = before.splitlines(), now.splitlines()
-    gone = [f"was {line.strip()}" for line in old if line not in new]
-    come = [f"now {line.strip()}" for line in new if line not in old]
-    return "; ".join(gone + come)
+    try:
+        old, new = yaml.safe_load(before), yaml.safe_load(now)
+    except yaml.YAMLError:
+        return "an unreadable file"
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return "another file"
+    return "; ".join(changes(old, new)) or "the order of its keys"
 
 
-def _take_lock(out: Path) -> Path:
-    lock = out / LOCK_FILE
-    owner = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two trees of settings, one text a key.
+
+    Example:
+        >>> changes({"seed": 1, "train": {"lr": 0.1}}, {"seed": 1, "train": {"lr": 0.2}})
+        ['train.lr: 0.1 -> 0.2']
+    """
+    old, new = dict(_leaves(before)), dict(_leaves(now))
+    return [
+        f"{key}: {old.get(key, _ABSENT)} -> {new.get(key, _ABSENT)}"
+        for key in dict.fromkeys([*old, *new])
+        if old.get(key, _ABSENT) != new.get(key, _ABSENT)
+    ]
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _take_lock(lock: Path) -> Path:
+    owner = json.dumps(_this_process())
     for _ in range(2):
         try:
             descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
@@ -169,16 +213,28 @@ def _take_lock(out: Path) -> Path:
     _locked(lock, owner)
 
 
+def _refuse_locks(out: Path, *, beside: Path | None = None) -> None:
+    """Raise where another run is alive in ``out``; parts of one run may live beside each other.
+
+    Locks of dead ones go.
+    """
+    is_part = beside is not None and beside.name != LOCK_FILE
+    for lock in [out / LOCK_FILE] if is_part else sorted(out.glob(f"{LOCK_FILE}*")):
+        if lock != beside:
+            _refuse_lock(lock)
+            lock.unlink(missing_ok=True)
+
+
 def _refuse_lock(lock: Path) -> None:
     """Raise unless the lock is absent or its owner, a process of this machine, is dead."""
-    if not lock.exists():
-        return
     try:
         owner = json.loads(lock.read_text())
         pid, host = int(owner["pid"]), str(owner["host"])
     except (ValueError, KeyError, OSError):
         return
-    if host != socket.gethostname() or _is_alive(pid):
+    # another process may have the number of a dead one by now
+    is_other = owner.get("started") not in {None, _started(pid)}
+    if host != socket.gethostname() or (_is_alive(pid) and not is_other):
         _locked(lock, f"process {pid} on {host}")
 
 
@@ -191,7 +247,23 @@ def _locked(lock: Path, owner: str) -> NoReturn:
     )
 
 
+def _this_process() -> dict[str, Any]:
+    return {"pid": os.getpid(), "host": socket.gethostname(), "started": _started(os.getpid())}
+
+
+def _started(pid: int) -> int | None:
+    """When a process of this machine started, in ticks since boot; None where unknown."""
+    try:
+        # the name of the program, in brackets, may hold anything (see proc(5))
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[19])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 def _is_alive(pid: int) -> bool:
+    if sys.platform == "win32":
+        return True  # there is no signal 0 there: it is Ctrl-C
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -140,7 +140,7 @@ def test_an_output_folder_with_another_run(run, graded, tmp_path):
     assert contents(tmp_path / "run") == before
     code, _, error = run(*first, "--resume", "--seed", 5)
     assert code == 3
-    assert "was seed: 0; now seed: 5" in error
+    assert "seed: 0 -> 5" in error
     assert contents(tmp_path / "run") == before
     assert run(*first, "--resume")[0] == 0, "a finished run may be resumed, with nothing to do"
 

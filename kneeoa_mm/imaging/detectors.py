@@ -8,6 +8,7 @@ from kneeoa_mm.config import PreprocessConfig
 from kneeoa_mm.imaging import yolo
 from kneeoa_mm.imaging.detector import JointDetector
 from kneeoa_mm.imaging.profile import ProfileDetector
+from kneeoa_mm.model_folder import DetectorCard, read_model
 
 
 def resolve_detector(config: PreprocessConfig) -> PreprocessConfig:
@@ -20,6 +21,29 @@ def resolve_detector(config: PreprocessConfig) -> PreprocessConfig:
     return config.model_copy(update={"detector": "yolo" if yolo.is_installed() else "profile"})
 
 
+def detector_name(config: PreprocessConfig) -> str:
+    """What ``knees.parquet`` will call the detector; shows before the work that it is there.
+
+    No framework is loaded.
+
+    Raises:
+        MissingExtraError: It is a YOLO network and ultralytics is not installed.
+        ModelFolderError: It is a folder that holds no detector.
+    """
+    if config.detector == "profile":
+        return ProfileDetector.name
+    yolo.require()
+    card, _ = read_model(_folder(config.detector), DetectorCard)
+    return yolo.detector_name(card)
+
+
+def with_absolute_path(config: PreprocessConfig) -> PreprocessConfig:
+    """The same, for a process that runs in another directory."""
+    if config.detector in {"auto", "profile", "yolo"}:
+        return config
+    return config.model_copy(update={"detector": str(Path(config.detector).resolve())})
+
+
 def make_detector(config: PreprocessConfig) -> JointDetector:
     """The detector that the configuration names.
 
@@ -30,5 +54,8 @@ def make_detector(config: PreprocessConfig) -> JointDetector:
     name = resolve_detector(config).detector
     if name == "profile":
         return ProfileDetector(config.min_detector_score)
-    folder = yolo.SHIPPED_DETECTOR if name == "yolo" else Path(name)
-    return yolo.YoloDetector(folder, config.min_detector_score)
+    return yolo.YoloDetector(_folder(name), config.min_detector_score)
+
+
+def _folder(name: str) -> Path:
+    return yolo.SHIPPED_DETECTOR if name == "yolo" else Path(name)

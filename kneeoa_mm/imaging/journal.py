@@ -1,97 +1,199 @@
-"""What a run has done so far, one line a film, so that an interrupted run can go on.
+"""What a run has done so far: one line a film, and its images, until the whole is put together.
 
-Films are recorded in the order of their paths, so the journal is always a beginning of the whole:
-a resumed run continues where it ends and writes the tables that an uninterrupted one writes.
+Workers write the images of film ``i`` to ``.films/<i>-0.png`` and so on; then a line goes to a
+journal in the same folder. Every process has a journal of its own, so that shards of a run, on
+whatever machine, never write into the same file. The order of the lines means nothing: a run that
+goes on reads all journals, does what is missing, and puts the whole together.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import secrets
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from kneeoa_mm.errors import ConfigError
-from kneeoa_mm.imaging.worker import FilmRecord
-from kneeoa_mm.run_folder import write_text
+from kneeoa_mm.imaging.worker import FilmRecord, part_path
+from kneeoa_mm.run_folder import atomic_path, changes, write_json
 
+INPUTS_FILE = ".inputs.json"
 JOURNAL_FILE = ".journal.jsonl"
+FILMS_FOLDER = ".films"
+
+_FILMS_NAMED = 3
+
+
+def is_output(folder: Path) -> bool:
+    """Whether ``preprocess`` wrote, or is writing, this folder."""
+    return (folder / INPUTS_FILE).is_file()
 
 
 class Journal:
-    """The journal of one output directory; a context manager that is written to while open.
+    """The journals of one output directory.
 
     Args:
-        path: The file.
-        inputs: What the run depends on beside its configuration; the first line of the file.
+        out: The output directory.
+        sources: Films of the run in order, as outputs show them.
     """
 
-    def __init__(self, path: Path, inputs: dict[str, Any]) -> None:
-        self._path = path
-        self._inputs = inputs
-        self._stream: TextIO | None = None
+    def __init__(self, out: Path, sources: Sequence[str]) -> None:
+        self._inputs = out / INPUTS_FILE
+        self._whole = out / JOURNAL_FILE
+        self._folder = out / FILMS_FOLDER
+        self._index_of = {source: index for index, source in enumerate(sources)}
 
-    def read(self, sources: Sequence[str], images: Path) -> list[FilmRecord]:
-        """The records of an interrupted run, as far as they can be relied on.
-
-        They end before a torn line, a film out of order, or an image that is not there.
+    def settle(self, inputs: Mapping[str, Any]) -> None:
+        """Remember what the run depends on, or check that it is still so.
 
         Args:
-            sources: Films of this run in order, as outputs show them.
-            images: Root of the ``image_path`` of the records.
+            inputs: JSON of plain values; ``films`` maps the films, as outputs show them, to sizes.
 
         Raises:
-            ConfigError: The films, the cohort or the identifiers changed since.
+            ConfigError: The films, the cohort, the identifiers or the program changed.
         """
-        if not self._path.is_file():
-            return []
-        lines = self._path.read_text(encoding="utf-8", errors="replace").split("\n")
-        before = _parsed(lines[0])
+        before = _parsed(self._inputs.read_text("utf-8")) if self._inputs.is_file() else None
         if before is None:
-            return []
-        if before != self._inputs:
-            changed = [key for key in self._inputs if before.get(key) != self._inputs[key]]
+            # whatever was begun here began with other rules
+            self._whole.unlink(missing_ok=True)
+            self.clear()
+            write_json(self._inputs, inputs)
+        elif before != inputs:
             raise ConfigError(
                 "The input changed since the interrupted run.",
-                found=f"other {', '.join(changed)}",
-                where=self._path.parent,
+                found="; ".join(_differences(before, inputs)),
+                where=self._inputs.parent,
                 fix="resume with the same films and options, or start anew with --overwrite",
             )
-        records = []
-        for line, source in zip(lines[1:], sources, strict=False):
-            document = _parsed(line)
-            if document is None or document.get("source") != source:
-                break
-            if not all((images / knee["image_path"]).is_file() for knee in document["knees"]):
-                break
-            records.append(FilmRecord.from_json(document))
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the whole was put together, or was begun to be."""
+        return self._whole.is_file()
+
+    def read(self, label: str = "*") -> dict[int, FilmRecord]:
+        """The films that are recorded, by their index; torn and foreign lines are passed over.
+
+        Args:
+            label: Of the journals to read; by default all.
+        """
+        records: dict[int, FilmRecord] = {}
+        for path in [self._whole, *sorted(self._folder.glob(f"*.{label}.jsonl"))]:
+            if path.is_file():
+                with path.open("rb") as stream:
+                    records.update(self._records(stream))
         return records
 
-    def start(self, records: Sequence[FilmRecord]) -> Journal:
-        """Begin the file with what is known already, and keep it open for more."""
-        lines = [json.dumps(self._inputs), *(json.dumps(record.to_json()) for record in records)]
-        write_text(self._path, "\n".join(lines) + "\n")
-        return self
+    def waiting(self, label: str = "*") -> set[int]:
+        """Films that are recorded and whose images wait for their names."""
+        images = self.images()
+        return {
+            film
+            for film, record in self.read(label).items()
+            if all(part_path(self.part(film), i).name in images for i in range(len(record.knees)))
+        }
 
-    def __enter__(self) -> Journal:
-        self._stream = self._path.open("a", encoding="utf-8", newline="\n")
-        return self
+    def follow(self, label: str) -> Iterator[tuple[int, FilmRecord] | None]:
+        """Yield what processes with this label record from now on, and None where nothing new is.
 
-    def __exit__(self, *_: object) -> None:
-        if self._stream is not None:
-            self._stream.close()
+        The files are opened anew each time, as network file systems want it.
+        """
+        read_to: dict[Path, int] = {}
+        while True:
+            for path in sorted(self._folder.glob(f"*.{label}.jsonl")):
+                with path.open("rb") as stream:
+                    stream.seek(read_to.get(path, 0))
+                    lines = stream.read().split(b"\n")
+                read_to[path] = read_to.get(path, 0) + sum(len(line) + 1 for line in lines[:-1])
+                yield from self._records(lines[:-1])
+            yield None
+
+    def _records(self, lines: Iterable[bytes]) -> Iterator[tuple[int, FilmRecord]]:
+        for line in lines:
+            document = _parsed(line)
+            index = None if document is None else self._index_of.get(document.get("source", ""))
+            if document is not None and index is not None:
+                yield index, FilmRecord.from_json(document)
+
+    @contextmanager
+    def writer(self, label: str) -> Iterator[JournalWriter]:
+        """A new journal of this process.
+
+        Args:
+            label: What this process works on, such as ``2-of-8``.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # named by time, so that the later of two records of one film counts
+        name = f"{time.time_ns():020d}-{secrets.token_hex(4)}.{label}.jsonl"
+        with (self._folder / name).open("a", encoding="ascii", newline="\n") as stream:
+            yield JournalWriter(stream)
+
+    def part(self, film: int) -> Path:
+        """Where the images of a film wait for their names; see ``worker.part_path``."""
+        return self._folder / f"{film:06d}"
+
+    def images(self) -> set[str]:
+        """File names of the images that wait."""
+        return {path.name for path in self._folder.glob("*.png")}
+
+    def finish(self, records: Iterable[FilmRecord]) -> None:
+        """Write all records, in the order of the films, into one journal."""
+        with (
+            atomic_path(self._whole) as temporary,
+            temporary.open("w", encoding="ascii", newline="\n") as stream,
+        ):
+            stream.writelines(_line(record) for record in records)
+
+    def clear(self) -> None:
+        """Remove what was needed only until the whole was put together."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class JournalWriter:
+    """A journal that is open for writing.
+
+    Args:
+        stream: Its file.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
 
     def append(self, record: FilmRecord) -> None:
         """Add a film; the line has left the process when this returns."""
-        if self._stream is None:
-            raise ValueError("the journal is not open")
-        self._stream.write(json.dumps(record.to_json()) + "\n")
+        self._stream.write(_line(record))
         self._stream.flush()
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
+def _line(record: FilmRecord) -> str:
+    return json.dumps(record.to_json(), separators=(",", ":")) + "\n"
+
+
+def _parsed(line: str | bytes) -> dict[str, Any] | None:
     try:
         document = json.loads(line)
     except ValueError:
         return None
     return document if isinstance(document, dict) else None
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    old, new = (
+        {key: value for key, value in each.items() if key != "films"} for each in (before, now)
+    )
+    differences = changes(old, new)
+    was, are = before.get("films", {}), now["films"]
+    for what, sources in (
+        ("new", [source for source in are if source not in was]),
+        ("gone", [source for source in was if source not in are]),
+        ("of another size", [each for each in are if each in was and was[each] != are[each]]),
+    ):
+        if sources:
+            named = ", ".join(sources[:_FILMS_NAMED])
+            more = ", …" if len(sources) > _FILMS_NAMED else ""
+            differences.append(f"{len(sources)} films {what} ({named}{more})")
+    return differences

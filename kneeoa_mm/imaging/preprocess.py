@@ -2,44 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
-from collections.abc import Generator, Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import pandas as pd
-
+from kneeoa_mm import __version__
 from kneeoa_mm.cohort_spec import CohortSpec
 from kneeoa_mm.config import PreprocessConfig
-from kneeoa_mm.errors import InputError, ItemError
+from kneeoa_mm.errors import ConfigError, KneeOAError, OutputExistsError
 from kneeoa_mm.identifiers import KEEP, Identifiers, keyed_hash, new_key_file, read_identifiers
-from kneeoa_mm.imaging.contact_sheet import Entry, write_contact_sheet
-from kneeoa_mm.imaging.dicom import DICOM_SUFFIXES, is_dicom
+from kneeoa_mm.imaging import ray_engine
+from kneeoa_mm.imaging.assembly import (
+    Whole,
+    name_knees,
+    place_images,
+    withdraw_images,
+    write_tables,
+)
+from kneeoa_mm.imaging.detectors import detector_name, resolve_detector
+from kneeoa_mm.imaging.engine import Job, Shard, run_locally
+from kneeoa_mm.imaging.exclusions import Exclusions, read_exclusions, recorded_exclusions
 from kneeoa_mm.imaging.identity import Naming
-from kneeoa_mm.imaging.journal import JOURNAL_FILE, Journal
-from kneeoa_mm.imaging.runner import run_films
-from kneeoa_mm.imaging.worker import FilmRecord, FilmTask, part_path, rejected, work
+from kneeoa_mm.imaging.studies import Studies, find_films
+from kneeoa_mm.imaging.summary import Done, shard_result, whole_result
+from kneeoa_mm.imaging.worker import FilmRecord, printable
 from kneeoa_mm.progress import track
-from kneeoa_mm.records import UNKNOWN, KneeKey, Laterality, StageResult
+from kneeoa_mm.records import StageResult
 from kneeoa_mm.run_folder import open_run
-from kneeoa_mm.tables import KNEES, REJECTS, write_table
-
-_PARTS = ".parts"
-_LONGEST_STEM = 120
-
-
-@dataclass(frozen=True)
-class _Studies:
-    """What a folder of studies holds: films in the order of their paths, and the rest."""
-
-    root: Path
-    sources: tuple[str, ...]
-    not_dicom: int
 
 
 def preprocess(
@@ -50,75 +44,92 @@ def preprocess(
     cohort: CohortSpec | None = None,
     ids: str | None = None,
     jobs: int = 1,
+    engine: Literal["local", "ray"] = "local",
+    shard: str | None = None,
+    exclude: Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
 ) -> StageResult:
     """Cut the knees from all films under ``studies``.
 
     Writes ``knees.parquet``, ``rejects.csv``, ``images/``, ``qc/contact_sheet.png`` and
-    ``config.yaml`` into ``out``. The result is the same for any number of jobs, and for a run that
-    was interrupted and resumed.
+    ``config.yaml`` into ``out``. The result is the same for any number of jobs, any engine, and
+    for a run that was interrupted and resumed, or shared out to shards and joined.
 
     Args:
-        studies: A folder, searched with its subfolders (linked folders are not followed), or one
-            film.
+        studies: A folder, searched with its subfolders (links that lead out of it are not
+            followed), or one film.
         out: The output directory.
         config: Field of view, resolution, limits.
         cohort: Tells visits and subjects from paths and headers.
         ids: ``keep``, the path of a key file, or None for a fresh key in ``<out>.key``.
-        jobs: Worker processes.
+        jobs: Worker processes; of each task, where the engine is Ray.
+        engine: ``local`` for processes of this machine, ``ray`` for a cluster.
+        shard: ``i/n``: process every n-th film alone, and write no tables: a last run with
+            ``resume`` does.
+        exclude: CSV with a column ``knee_id``: knees that a reviewer took out.
         overwrite: Replace an earlier run.
-        resume: Go on with an interrupted run.
+        resume: Go on with an interrupted run, or join its shards.
 
     Raises:
-        InputError: There is no film under ``studies``.
+        InputError: There is no film under ``studies``, or ``exclude`` names unknown knees.
         OutputExistsError: ``out`` holds something else.
         ConfigError: A resumed run has other films, options or settings.
+        MissingExtraError: The engine or the detector is not installed.
     """
-    found = _find_films(studies)
+    part = None if shard is None else Shard.parse(shard)
     key_file = out.with_name(f"{out.name}.key")
+    if engine == "ray":
+        ray_engine.require()
+    if part is not None:
+        _refuse_beside_shard(
+            {"--engine ray": engine == "ray", "--exclude": bool(exclude), "--overwrite": overwrite},
+            shares_key=ids is not None or key_file.exists(),
+        )
+    given = None if exclude is None else read_exclusions(exclude)
+    config = resolve_detector(config)
+    inputs = {"kneeoa_mm": __version__, "detector": detector_name(config)}
+    found = find_films(studies, out=out)
     identifiers = _known_identifiers(ids, key_file)
     Naming.of(Identifiers(None), cohort)
-    with open_run(out, config_yaml=config.to_yaml(), overwrite=overwrite, resume=resume):
+    with (
+        _terminated_like_interrupted(),
+        _told_of_full_disks(out),
+        open_run(
+            out,
+            config_yaml=config.to_yaml(),
+            overwrite=overwrite,
+            resume=resume,
+            part=None if part is None else str(part),
+        ),
+    ):
         naming = Naming.of(identifiers or new_key_file(key_file), cohort)
-        records = _process(found, out, config, naming, jobs=jobs, resume=resume)
-        outputs = _write_tables(records, out, config)
-    if ids is None:
-        outputs["key"] = key_file
-    return _result(out, outputs, found, records, ids)
+        job = _job(found, out, config, naming, jobs)
+        job.journal.settle(inputs | _identity_of_inputs(found, job))
+        if part is not None:
+            return shard_result(out, part, _process_shard(job, part))
+        done = _process_all(job, engine, given)
+        whole = _assemble(job, given)
+    return whole_result(out, whole, found, done, key_file=key_file if ids is None else None)
 
 
-def _find_films(studies: Path) -> _Studies:
-    """DICOM files, and files that only claim to be: the rest is counted and left alone."""
-    if studies.is_file():
-        root, paths = studies.parent, [studies]
-    else:
-        root = studies
-        paths = [Path(folder) / name for folder, _, names in os.walk(studies) for name in names]
-    sources = sorted(
-        path.relative_to(root).as_posix() for path in paths if path.is_file() and _is_film(path)
-    )
-    if not sources:
-        raise InputError(
-            "There are no films to preprocess.",
-            expected="DICOM files (with any suffix) in this folder or below",
-            found=f"{len(paths)} files, none of them DICOM" if paths else _what_is_there(studies),
-            where=studies,
+def _refuse_beside_shard(options: dict[str, bool], *, shares_key: bool) -> None:
+    for option, is_given in options.items():
+        if is_given:
+            raise ConfigError(
+                f"{option} does not go with --shard.",
+                expected=f"{option} in a run of its own"
+                if option == "--overwrite"
+                else f"{option} in the run that joins the shards",
+                where="--shard",
+            )
+    if not shares_key:
+        raise ConfigError(
+            "Shards must share the key of the identifiers.",
+            expected=f"--ids {KEEP}, or --ids with the file of a key",
+            where="--shard",
+            fix="make a key: openssl rand -hex 32 > my.key",
         )
-    return _Studies(root, tuple(sources), len(paths) - len(sources))
-
-
-def _is_film(path: Path) -> bool:
-    if path.name.startswith("."):
-        return False
-    try:
-        return path.suffix.lower() in DICOM_SUFFIXES or is_dicom(path)
-    except OSError:
-        return False
-
-
-def _what_is_there(studies: Path) -> str:
-    return "an empty folder" if studies.is_dir() else "no such file or folder"
 
 
 def _known_identifiers(ids: str | None, key_file: Path) -> Identifiers | None:
@@ -128,161 +139,140 @@ def _known_identifiers(ids: str | None, key_file: Path) -> Identifiers | None:
     return read_identifiers(str(key_file)) if key_file.exists() else None
 
 
-def _process(
-    found: _Studies,
-    out: Path,
-    config: PreprocessConfig,
-    naming: Naming,
-    *,
-    jobs: int,
-    resume: bool,
-) -> list[FilmRecord]:
-    masked = [naming.masked(source) for source in found.sources]
-    journal = Journal(out / JOURNAL_FILE, _inputs(found, naming))
-    records = journal.read(masked, out) if resume else []
-    names = _Names(naming.cohort)
-    for record in records:
-        names.remember(record)
-    parts = out / _PARTS
-    shutil.rmtree(parts, ignore_errors=True)
-    todo = range(len(records), len(found.sources))
-    tasks = [
-        FilmTask(found.root / found.sources[i], found.sources[i], parts / str(i), config, naming)
-        for i in todo
-    ]
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM, as of a batch system whose time is up, end the run as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with journal.start(records), closing(_run(tasks, config, jobs)) as results:
-            for task, result in zip(
-                tasks, track(results, total=len(tasks), label="preprocess"), strict=True
-            ):
-                if isinstance(result, ItemError):
-                    source = naming.masked(task.source)
-                    result = FilmRecord(source, rejects=(rejected(source, result),))
-                record = _with_names(result, names, task.part, out)
-                journal.append(record)
-                records.append(record)
+        yield
     finally:
-        shutil.rmtree(parts, ignore_errors=True)
-    return records
+        signal.signal(signal.SIGTERM, before)
 
 
-def _run(
-    tasks: list[FilmTask], config: PreprocessConfig, jobs: int
-) -> Generator[FilmRecord | ItemError, None, None]:
-    workers = max(1, min(jobs, len(tasks)))
-    return run_films(work, tasks, jobs=workers, timeout_s=config.film_timeout_s)
+@contextmanager
+def _told_of_full_disks(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise KneeOAError(
+            "The run had to stop: files cannot be written, or the films are gone.",
+            found=error.strerror or type(error).__name__,
+            where=out,
+            fix="make room, or bring the drive back; then repeat the command with --resume",
+        ) from error
 
 
-def _inputs(found: _Studies, naming: Naming) -> dict[str, Any]:
+def _job(found: Studies, out: Path, config: PreprocessConfig, naming: Naming, jobs: int) -> Job:
+    shown = tuple(naming.masked(printable(source)) for source in found.sources)
+    return Job(found.root, found.sources, shown, out.resolve(), config, naming, jobs)
+
+
+def _identity_of_inputs(found: Studies, job: Job) -> dict[str, Any]:
     """What beside the configuration a resumed run must share, without naming anybody."""
-    films = [[source, (found.root / source).stat().st_size] for source in found.sources]
-    cohort = asdict(replace(naming, identifiers=Identifiers(None)))
-    key = naming.identifiers.key
+    naming, key = job.naming, job.naming.identifiers.key
     return {
-        "films": hashlib.sha256(json.dumps(films).encode()).hexdigest(),
-        "cohort": hashlib.sha256(json.dumps(cohort, sort_keys=True).encode()).hexdigest(),
-        "identifiers": KEEP if key is None else keyed_hash(key, "key of kneeoa-mm preprocess"),
+        "cohort": naming.cohort,
+        "path_pattern": naming.path_pattern,
+        "visits": dict(naming.visits or {}),
+        "identifiers": KEEP
+        if key is None
+        else f"key {keyed_hash(key, 'key of kneeoa-mm preprocess')}",
+        "films": dict(zip(job.shown_sources, found.sizes, strict=True)),
     }
 
 
-@dataclass
-class _Names:
-    """Hands out knee_ids and file names; the same films in the same order get the same ones."""
+def _withdrawn_if_incomplete(job: Job) -> set[int]:
+    """Films that need not be processed again.
 
-    cohort: str | None
-    copies: dict[KneeKey, int] = field(default_factory=dict)
-    stems: set[str] = field(default_factory=set)
+    Names depend on all films. So where every film is recorded and some image is lost, the images
+    go back to where they wait for their names, since the film that is done anew may have other
+    knees.
+    """
+    records = job.journal.read()
+    if len(records) < len(job.sources):
+        return job.journal.waiting()
+    knees = list(name_knees(_in_order(records), job.naming.cohort))
+    waiting = job.journal.images()
+    placed = {path.name for path in (job.out / "images").glob("*.png")}
+    lost = {
+        knee.film
+        for knee in knees
+        if knee.part(job.journal).name not in waiting
+        and Path(knee.row["image_path"]).name not in placed
+    }
+    if lost:
+        withdraw_images(knees, job.journal, job.out)
+    return set(records) - lost
 
-    def take(self, row: dict[str, Any]) -> dict[str, str]:
-        """The names of the next film of a knee; the second of a visit becomes copy 2."""
-        first = self._first_copy(row)
-        self.copies[first] = self.copies.get(first, 0) + 1
-        key = replace(first, copy=self.copies[first])
-        stem = key.file_stem[:_LONGEST_STEM]
-        if stem.casefold() in self.stems:
-            # two identifiers may differ only in what a file name cannot show
-            stem = f"{stem}-{hashlib.sha256(str(key).encode()).hexdigest()[:8]}"
-        self.stems.add(stem.casefold())
-        return {"knee_id": str(key), "image_path": f"images/{stem}.png"}
 
-    def remember(self, record: FilmRecord) -> None:
-        """Take the names of a film that an earlier run named."""
-        for row in record.knees:
-            first = self._first_copy(row)
-            self.copies[first] = self.copies.get(first, 0) + 1
-            self.stems.add(Path(row["image_path"]).stem.casefold())
+def _process_all(job: Job, engine: Literal["local", "ray"], given: Exclusions | None) -> Done:
+    known = _withdrawn_if_incomplete(job)
+    films = [film for film in range(len(job.sources)) if film not in known]
+    if not films:
+        return Done()
+    if given is not None:
+        # a run that is resumed without the list leaves the same knees out
+        given.write(job.out)
+    if engine == "ray":
+        return _counted(ray_engine.run_on_ray(job, films), len(films), already=len(known))
+    return _counted(run_locally(job, films, label="whole"), len(films), already=len(known))
 
-    def _first_copy(self, row: dict[str, Any]) -> KneeKey:
-        known = {name: None if row[name] == UNKNOWN else row[name] for name in row}
-        side = known["laterality"]
-        return KneeKey(
-            self.cohort,
-            known["subject_id"],
-            known["months"],
-            None if side is None else Laterality(side),
+
+def _process_shard(job: Job, shard: Shard) -> Done:
+    if job.journal.is_finished:
+        raise OutputExistsError(
+            "The shards of this run were joined already.",
+            where=job.out,
+            fix="go on with --resume, without --shard",
         )
+    known = job.journal.waiting()
+    mine = [film for film in range(len(job.sources)) if shard.takes(film)]
+    films = [film for film in mine if film not in known]
+    if not films:
+        return Done()
+    records = run_locally(job, films, label=str(shard))
+    return _counted(records, len(films), already=len(mine) - len(films))
 
 
-def _with_names(record: FilmRecord, names: _Names, part: Path, out: Path) -> FilmRecord:
-    """Name the knees of a film and move their images to their places."""
-    rows = []
-    for index, row in enumerate(record.knees):
-        named = names.take(row)
-        image = out / named["image_path"]
-        image.parent.mkdir(exist_ok=True)
-        part_path(part, index).replace(image)
-        rows.append({**named, **row})
-    return replace(record, knees=tuple(rows))
+def _counted(records: Iterable[FilmRecord], films: int, *, already: int) -> Done:
+    """Work through the films and show how far they are."""
+    start = time.monotonic()
+    counts: Counter[str] = Counter()
+    for record in track(
+        records,
+        total=already + films,
+        already=already,
+        label="preprocess",
+        status=lambda: f"{counts['rejected']} rejected",
+    ):
+        counts["rejected"] += bool(record.rejects)
+    return Done(films, counts["rejected"], time.monotonic() - start)
 
 
-def _write_tables(
-    records: Sequence[FilmRecord], out: Path, config: PreprocessConfig
-) -> dict[str, Path]:
-    rows = [row for record in records for row in record.knees]
-    rejects = [asdict(reject) for record in records for reject in record.rejects]
-    measured = [name for name in KNEES.rules.columns if name != "kl_grade"]
-    knees = pd.DataFrame(rows, columns=measured)
-    outputs = {
-        "knees": write_table(knees, KNEES, out / "knees.parquet", config_digest=config.digest()),
-        "rejects": write_table(
-            pd.DataFrame(rejects, columns=list(REJECTS.rules.columns)), REJECTS, out / "rejects.csv"
-        ),
-    }
-    if rows:
-        entries = [
-            Entry(out / row["image_path"], row["knee_id"], row["detector_score"], row["qc_flags"])
-            for row in rows
-        ]
-        outputs["images"] = out / "images"
-        outputs["contact_sheet"] = write_contact_sheet(entries, out / "qc" / "contact_sheet.png")
-    return outputs
+def _in_order(records: dict[int, FilmRecord]) -> list[FilmRecord]:
+    return [records[film] for film in sorted(records)]
 
 
-def _result(
-    out: Path,
-    outputs: dict[str, Path],
-    found: _Studies,
-    records: Sequence[FilmRecord],
-    ids: str | None,
-) -> StageResult:
-    rejects = [reject for record in records for reject in record.rejects]
-    knees = [row for record in records for row in record.knees]
-    claimed = sum(reject.code == "E_NOT_DICOM" for reject in rejects)
-    flagged = sum(bool(row["qc_flags"]) for row in knees)
-    notes = [f"{flagged} of {len(knees)} knees carry a QC flag; see the contact sheet"]
-    if ids is None:
-        notes.append("identifiers were hashed: pass the key file as --ids to `cohort`, and keep it")
-    return StageResult(
-        "preprocess",
-        out,
-        outputs,
-        counts={
-            "films": len(records),
-            "knees": len(knees),
-            "rejects": len(rejects),
-            "not_dicom": found.not_dicom + claimed,
-        },
-        failed=sum(bool(record.rejects) for record in records),
-        notes=tuple(notes),
-        next_step=f"kneeoa-mm predict {out / 'knees.parquet'} --model MODEL --out FILE",
-    )
+def _assemble(job: Job, given: Exclusions | None) -> Whole:
+    """Name the knees, bring the images to their places and write the tables."""
+    records = _in_order(job.journal.read())
+    if len(records) < len(job.sources):
+        raise KneeOAError(
+            "Some films were processed, but are not recorded.",
+            found=f"{len(records)} of {len(job.sources)}",
+            where=job.out,
+            fix="a shared file system may lag: repeat the command with --resume",
+        )
+    knees = list(name_knees(records, job.naming.cohort))
+    knee_ids = [knee.row["knee_id"] for knee in knees]
+    excluded = recorded_exclusions(job.out) if given is None else given
+    excluded.refuse_unknown(knee_ids, out=job.out)
+    job.journal.finish(records)
+    place_images(knees, job.journal, job.out)
+    excluded.in_order(knee_ids).write(job.out)
+    whole = write_tables(knees, records, excluded, job.config, job.out)
+    job.journal.clear()
+    return whole

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 from PIL import Image
@@ -15,6 +18,7 @@ from kneeoa_mm.imaging.detector import JointDetector
 from kneeoa_mm.imaging.detectors import make_detector
 from kneeoa_mm.imaging.films import FilmKnees, Knee, process_film
 from kneeoa_mm.imaging.identity import Naming
+from kneeoa_mm.imaging.limits import die_with_parent, memory_limit, silence
 from kneeoa_mm.records import UNKNOWN, Reject
 from kneeoa_mm.run_folder import atomic_path
 
@@ -27,15 +31,17 @@ class FilmTask:
     """One film to process.
 
     Attributes:
-        path: The film.
-        source: Its path relative to the studies, with ``/``.
+        root: The folder of studies.
+        source: Path of the film relative to it, with ``/``.
+        shown_source: The same as outputs show it.
         part: Where its images go until they have their names: ``<part>-0.png`` and so on.
         config: The configuration of the run.
         naming: How films are identified.
     """
 
-    path: Path
+    root: Path
     source: str
+    shown_source: str
     part: Path
     config: PreprocessConfig
     naming: Naming
@@ -49,11 +55,13 @@ class FilmRecord:
         source: Path of the film as outputs show it.
         knees: A row of the table of knees each, still without ``knee_id`` and ``image_path``.
         rejects: Reasons why the film, or one of its knees, was not used.
+        pixel_digest: The same for films of the same pixels; None where there were no knees.
     """
 
     source: str
     knees: tuple[dict[str, Any], ...] = ()
     rejects: tuple[Reject, ...] = ()
+    pixel_digest: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON holds it."""
@@ -63,12 +71,21 @@ class FilmRecord:
     def from_json(cls, document: dict[str, Any]) -> FilmRecord:
         """The inverse of :meth:`to_json`."""
         rejects = tuple(Reject(**reject) for reject in document["rejects"])
-        return cls(document["source"], tuple(document["knees"]), rejects)
+        # one copy of each column's name, and not one a film
+        knees = tuple({intern(name): knee[name] for name in knee} for knee in document["knees"])
+        return cls(document["source"], knees, rejects, document["pixel_digest"])
 
 
 @cache
 def _detector(config: PreprocessConfig) -> JointDetector:
     return make_detector(config)
+
+
+def prepare(config: PreprocessConfig) -> None:
+    """Get a worker process ready, before the first film's time runs."""
+    die_with_parent()
+    _detector(config)
+    silence()
 
 
 def work(task: FilmTask) -> FilmRecord:
@@ -78,22 +95,16 @@ def work(task: FilmTask) -> FilmRecord:
     which may quote the header.
 
     Raises:
-        OSError: An image cannot be written, which no other film will survive either.
+        OSError: An image cannot be written, or the folder of studies is gone: no other film will
+            fare better.
     """
-    source = task.naming.masked(task.source)
+    source = task.shown_source
     try:
-        film = process_film(
-            task.path,
-            task.source,
-            config=task.config,
-            naming=task.naming,
-            detector=_detector(task.config),
-        )
+        film = _process(task)
     except ItemError as error:
+        if error.stage == "read":
+            _check_root(task.root)
         return FilmRecord(source, rejects=(rejected(source, error),))
-    except Exception as error:
-        unexpected = ItemError("E_UNEXPECTED", type(error).__name__, stage="process")
-        return FilmRecord(source, rejects=(rejected(source, unexpected),))
     for index, knee in enumerate(film.knees):
         write_png(part_path(task.part, index), knee)
     missing = ItemError("E_NO_JOINT", "one of the two joints was not found", stage="detect")
@@ -101,7 +112,40 @@ def work(task: FilmTask) -> FilmRecord:
         source,
         tuple(_row(source, film, knee) for knee in film.knees),
         (rejected(source, missing),) if film.is_incomplete else (),
+        film.pixel_digest,
     )
+
+
+def _process(task: FilmTask) -> FilmKnees:
+    detector = _detector(task.config)
+    try:
+        with memory_limit(task.config.film_memory_mb):
+            return process_film(
+                task.root / task.source,
+                printable(task.source),
+                config=task.config,
+                naming=task.naming,
+                detector=detector,
+            )
+    except ItemError:
+        raise
+    except MemoryError:
+        message = "the film takes more than film_memory_mb"
+        raise ItemError("E_TOO_LARGE", message, stage="process") from None
+    except Exception as error:
+        raise ItemError("E_UNEXPECTED", type(error).__name__, stage="process") from None
+
+
+def _check_root(root: Path) -> None:
+    """Tell a film that cannot be read from a drive that is gone."""
+    with os.scandir(root) as entries:
+        if next(entries, None) is None:
+            raise FileNotFoundError(errno.ENOENT, "the folder of studies is empty now", str(root))
+
+
+def printable(source: str) -> str:
+    """A path as text that tables can hold: bytes that are no UTF-8 are written out."""
+    return source.encode("utf-8", "backslashreplace").decode()
 
 
 def rejected(source: str, error: ItemError) -> Reject:
@@ -138,5 +182,6 @@ def _row(source: str, film: FilmKnees, knee: Knee) -> dict[str, Any]:
         "flipped": knee.is_flipped,
         "detector": film.detector,
         "detector_score": knee.score,
+        "field_of_view_plateau_widths": knee.field_of_view_plateau_widths,
         "qc_flags": ";".join(knee.flags),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ import pandas as pd
 import phantoms
 import pytest
 from PIL import Image
+from pydicom.uid import RLELossless
 
 from kneeoa_mm.cohort_spec import CohortSpec
 from kneeoa_mm.config import PreprocessConfig
 from kneeoa_mm.errors import ConfigError, InputError, OutputExistsError
-from kneeoa_mm.imaging import preprocess as stage
+from kneeoa_mm.imaging import engine, journal
 from kneeoa_mm.imaging.preprocess import preprocess
 from kneeoa_mm.records import StageResult
 from kneeoa_mm.tables import KNEES, REJECTS, read_table
@@ -48,15 +49,15 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _serially(
-    work: Callable[[Any], Any], tasks: list[Any], *, jobs: int, timeout_s: float
-) -> Iterator[Any]:
+    work: Callable[[Any], Any], tasks: Iterable[Any], **_: Any
+) -> Generator[Any, None, None]:
     yield from map(work, tasks)
 
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Films are processed here and not in workers, which test_runner tests."""
-    monkeypatch.setattr(stage, "run_films", _serially)
+    monkeypatch.setattr(engine, "run_films", _serially)
 
 
 def _run(studies: Path, out: Path, **kwargs: Any) -> StageResult:
@@ -117,24 +118,24 @@ def test_an_interrupted_run_resumes_to_the_same_files(
     whole = _run(studies, tmp_path / "whole").out
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        append = stage.Journal.append
+        append = journal.JournalWriter.append
 
-        def interrupted(journal: stage.Journal, record: Any) -> None:
-            append(journal, record)
+        def interrupted(writer: journal.JournalWriter, record: Any) -> None:
+            append(writer, record)
             if record.source.startswith("V00/9000034"):
                 raise KeyboardInterrupt
 
-        patch.setattr(stage.Journal, "append", interrupted)
+        patch.setattr(journal.JournalWriter, "append", interrupted)
         with pytest.raises(KeyboardInterrupt):
             _run(studies, out)
     assert not (out / "knees.parquet").exists()
-    assert len(list((out / "images").iterdir())) == 4
-    with (out / stage.JOURNAL_FILE).open("a") as journal:
-        journal.write('{"source": "V06/000001", "kne')
+    (torn,) = (out / journal.FILMS_FOLDER).glob("*.jsonl")
+    with torn.open("a") as stream:
+        stream.write('{"source": "V06/000001", "kne')
     done: list[str] = []
     with monkeypatch.context() as patch:
-        work = stage.work
-        patch.setattr(stage, "work", lambda task: done.append(task.source) or work(task))
+        work = engine.work
+        patch.setattr(engine, "work", lambda task: done.append(task.source) or work(task))
         _run(studies, out, resume=True)
     assert done == ["V06/000001", "V06/again.dcm", "V06/broken.dcm", "V06/empty.dcm"]
     assert _contents(out) == _contents(whole)
@@ -175,7 +176,7 @@ def test_workers_and_their_number_change_nothing(
     studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parallel = _run(studies, tmp_path / "parallel", jobs=2).out
-    monkeypatch.setattr(stage, "run_films", _serially)
+    monkeypatch.setattr(engine, "run_films", _serially)
     serial = _run(studies, tmp_path / "serial").out
     assert _contents(parallel) == _contents(serial)
 
@@ -248,6 +249,24 @@ def test_films_of_nobody_in_particular_are_kept_apart_as_copies(tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("in_process")
+def test_films_of_the_same_pixels_are_flagged_whatever_their_names(tmp_path: Path) -> None:
+    """A copy under another subject and in another encoding; a film of its own is left alone."""
+    films = tmp_path / "films"
+    _write(films / "a.dcm")
+    copy = phantoms.dataset(phantoms.stored(FILM), **MM, PatientID="9000034")
+    phantoms.write(copy, films / "b.dcm", syntax=RLELossless)
+    other = phantoms.knee_film(spacing_mm=(1.0, 1.0), seed=9)
+    phantoms.write_film(films / "c.dcm", film=other, **MM, PatientID="9000051")
+    knees = pd.read_parquet(_run(films, tmp_path / "out").out / "knees.parquet")
+    is_flagged = knees["qc_flags"].str.split(";").map(lambda flags: "duplicate_pixels" in flags)
+    assert dict(zip(knees["source"], is_flagged, strict=True)) == {
+        "a.dcm": True,
+        "b.dcm": True,
+        "c.dcm": False,
+    }
+
+
+@pytest.mark.usefixtures("in_process")
 def test_a_run_whose_films_are_all_refused_still_writes_its_tables(tmp_path: Path) -> None:
     (tmp_path / "films").mkdir()
     (tmp_path / "films" / "empty.dcm").write_bytes(b"")
@@ -262,7 +281,7 @@ def test_a_single_film_may_be_named_instead_of_a_folder(studies: Path, tmp_path:
     assert pd.read_parquet(result.outputs["knees"])["source"].unique() == ["9000017.dcm"]
 
 
-@pytest.mark.parametrize("content", [None, [], ["notes.txt", "picture.png"]])
+@pytest.mark.parametrize("content", [None, [], ["notes.txt", "table.csv"]])
 def test_a_place_without_films_is_refused_before_anything_is_written(
     tmp_path: Path, content: list[str] | None
 ) -> None:
