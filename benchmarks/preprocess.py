@@ -8,7 +8,8 @@ processes of their own with one thread:
 ``staged``  the way of the JSL seed: the film as a PNG, its halves as PNGs, the detector on each
             PNG of a half, the crop as a PNG
 ``ours``    what a worker of ``kneeoa-mm preprocess`` does
-``floor``   what nobody can leave out: decode, one pass of the same network, two PNGs written
+``floor``   what nobody can leave out: decode, one pass of the same network, and the two PNGs that
+            ours writes, written from memory
 
 Then ``kneeoa-mm preprocess`` itself runs on a small and on a large study (the same films under many
 names), to see whether speed and memory stay flat.
@@ -21,8 +22,8 @@ import json
 import multiprocessing
 import os
 import platform
-import resource
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -108,7 +109,7 @@ def ours(films: list[Path], out: Path, config: PreprocessConfig) -> Callable[[Pa
     naming = Naming(Identifiers(None))
 
     def process(path: Path) -> None:
-        record = work(FilmTask(path, path.name, out / path.stem, config, naming))
+        record = work(FilmTask(path.parent, path.name, path.name, out / path.stem, config, naming))
         if len(record.knees) != 2:
             raise RuntimeError(f"{path.name}: {len(record.knees)} knees, {record.rejects}")
 
@@ -118,17 +119,20 @@ def ours(films: list[Path], out: Path, config: PreprocessConfig) -> Callable[[Pa
 def floor(films: list[Path], out: Path, config: PreprocessConfig) -> Callable[[Path], None]:
     """Decode, one pass of the network, two PNGs."""
     detector = make_detector(config)
+    cut = ours(films, out, config)
+    knees = {}
+    for path in films:
+        cut(path)
+        images = sorted(out.glob(f"{path.stem}-*.png"))
+        knees[path] = {image: Image.fromarray(np.asarray(Image.open(image))) for image in images}
 
     def process(path: Path) -> None:
         film = pydicom.dcmread(path)
         pixels = film.pixel_array
         step = -(-max(pixels.shape) // 320)
         detector.detect(pixels[::step, ::step].astype(np.float32), None)
-        for side in range(2):
-            crop = np.ascontiguousarray(pixels[600 : 600 + CROP_PX, side * 1200 :][:, :CROP_PX])
-            Image.fromarray(crop * np.uint16(16)).save(
-                out / f"{path.stem}-{side}.png", compress_level=1
-            )
+        for image, knee in knees[path].items():
+            knee.save(image, compress_level=1)
 
     return process
 
@@ -145,12 +149,11 @@ def _measure(way: str, films: list[Path], config: PreprocessConfig) -> dict[str,
         for path in films:
             process(path)
         wall, cpu = time.perf_counter() - start, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
         "ms_per_film": 1000 * wall / len(films),
         "cpu_ms_per_film": 1000 * cpu / len(films),
         "films_per_second_and_core": len(films) / wall,
-        "peak_mib": peak,
+        "peak_mib": peak_mib(os.getpid()),
         "films": len(films),
     }
 
@@ -162,21 +165,45 @@ def in_own_process(function: Callable[..., dict[str, Any]], *arguments: Any) -> 
         return pool.submit(function, *arguments).result()
 
 
+def peak_mib(pid: int) -> float:
+    """Largest resident memory of a process so far (Linux); rusage would count its parent's."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in status.splitlines() if "VmHWM" in line), 0)
+
+
+class WatchChildren(threading.Thread):
+    """Remembers the largest resident memory of any child of this process."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.peak_mib = 0.0
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        """Look every half second."""
+        while not self.over.wait(0.5):
+            tasks = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+            for pid in " ".join(task.read_text() for task in tasks).split():
+                self.peak_mib = max(self.peak_mib, peak_mib(int(pid)))
+
+
 def _run_study(studies: Path, out: Path, jobs: int) -> dict[str, Any]:
+    watch = WatchChildren()
+    watch.start()
     start = time.perf_counter()
     result = preprocess(studies, out, config=PreprocessConfig(), ids="keep", jobs=jobs)
     wall = time.perf_counter() - start
-    own, workers = (
-        resource.getrusage(who).ru_maxrss / 1024
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
+    watch.over.set()
     films = result.counts["films"]
     return {
         "films": films,
         "jobs": jobs,
         "films_per_second": films / wall,
-        "peak_mib_of_a_worker": workers,
-        "peak_mib_of_the_parent": own,
+        "peak_mib_of_a_worker": watch.peak_mib,
+        "peak_mib_of_the_parent": peak_mib(os.getpid()),
     }
 
 

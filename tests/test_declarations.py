@@ -119,11 +119,13 @@ def test_one_version_everywhere(repository, project):
     assert project["version"] == citation["version"] == __version__
 
 
-def test_one_licence_everywhere(repository, project):
+def test_the_same_licences_everywhere_each_with_its_text(repository, project):
     citation = yaml.safe_load((repository / "CITATION.cff").read_text())
-    text = " ".join((repository / "LICENSE").read_text().split())
-    assert project["license"] == citation["license"] == "Apache-2.0"
-    assert text.startswith("Apache License Version 2.0")
+    assert project["license"].split(" AND ") == citation["license"]
+    texts = [" ".join((repository / path).read_text().split()) for path in project["license-files"]]
+    starts = {"Apache-2.0": "Apache License Version 2.0", "AGPL-3.0-only": "GNU AFFERO GENERAL"}
+    for licence, text in zip(citation["license"], texts, strict=True):
+        assert text.startswith(starts[licence])
 
 
 def locked(lock):

@@ -26,7 +26,13 @@ def folder(tmp_path):
         architecture={"network": "kl", "backbone": "simple_cnn"},
         outputs=("kl_prob_0",),
         preprocessing=Preprocessing(
-            image_size_px=64, mean=0.5, std=0.5, clip_percentiles=(1, 99), reinvert_negatives=True
+            image_size_px=64,
+            mean=0.5,
+            std=0.5,
+            clip_percentiles=(1, 99),
+            reinvert_negatives=True,
+            field_of_view_plateau_widths=1.375,
+            joint_row=0.625,
         ),
         seen_subjects=SeenSubjects.of(["9003175"], ["9003200"], salt=b"salt"),
     )
@@ -37,6 +43,16 @@ def test_card_and_weights_come_back(folder):
     card, weights = read_model(folder)
     assert weights == WEIGHTS
     assert card.outputs == ("kl_prob_0",)
+    contract = card.preprocessing
+    assert (contract.field_of_view_plateau_widths, contract.joint_row) == (1.375, 0.625)
+
+
+def test_a_card_of_before_the_field_of_view_still_reads(folder):
+    card = json.loads((folder / "model.json").read_text())
+    for name in ("field_of_view_plateau_widths", "joint_row"):
+        del card["preprocessing"][name]
+    (folder / "model.json").write_text(json.dumps(card))
+    assert read_model(folder)[0].preprocessing.field_of_view_plateau_widths is None
 
 
 def test_a_card_tells_seen_subjects_apart_without_naming_them(folder):

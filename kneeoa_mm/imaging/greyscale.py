@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Grey = NDArray[np.float64]
 
 LOW_PERCENTILE = 0.1
-_MOST_SAMPLES = 1_000_000
+_MOST_SAMPLES = 250_000
 _LEAST_FACTOR, _LARGEST_FACTOR = 1e-6, 1e6
 _LARGEST_OFFSET = 1e9
 """Beyond these a header is in error, and arithmetic with 65,536 greys no longer exact."""
@@ -166,11 +166,13 @@ class GreyScale:
         if self.is_inverted:
             grey = -grey
         grey -= grey.min()
-        return grey.astype(np.float32)[stored.astype(np.int32) - low]
+        # a narrow index is four times as fast to look up as a wide one
+        index = stored.astype(np.int32) - low if low < 0 else stored - stored.dtype.type(low)
+        return grey.astype(np.float32)[index]
 
 
 def grey_range(pixels: NDArray[np.float32]) -> tuple[float, float]:
-    """The 0.1 and 99.9 percentiles of a film, from at most a million of its pixels.
+    """The 0.1 and 99.9 percentiles of a film, from about 250,000 of its pixels.
 
     They leave out dead pixels and the brightest rims, and are order statistics: a film and its
     negative, inverted, have the same ones.

@@ -97,6 +97,6 @@ def test_copies_have_the_same_digest_and_other_films_have_not() -> None:
     copy = Radiograph(np.asfortranarray(film.pixels), patient_id="9000017")
     assert pixel_digest(copy) == pixel_digest(film)
     changed = film.pixels.copy()
-    changed[3, 5] += np.float32(1e-3)
+    changed[3:5, 5:7] += np.float32(1e-3)
     assert pixel_digest(Radiograph(changed)) != pixel_digest(film)
     assert pixel_digest(Radiograph(film.pixels.T)) != pixel_digest(film)

@@ -10,20 +10,28 @@ from PIL import Image
 
 from kneeoa_mm.config import AugmentConfig
 from kneeoa_mm.errors import ItemError
+from kneeoa_mm.learning import dataset
 from kneeoa_mm.learning.dataset import (
     Batches,
     augment_batch,
     is_negative,
     load_images,
-    prepare,
     read_grey,
     to_input,
 )
+from kneeoa_mm.learning.framing import Framing
 from kneeoa_mm.model_folder import Preprocessing
 
 CONTRACT = Preprocessing(
     image_size_px=32, mean=0.5, std=0.5, clip_percentiles=(0, 100), reinvert_negatives=True
 )
+
+
+def prepare(pixels, contract, *, mirror=False, field_of_view=None):
+    """The prepared image without how it was framed."""
+    return dataset.prepare(pixels, contract, mirror=mirror, field_of_view=field_of_view)[0]
+
+
 STILL = AugmentConfig(rotation_deg=0, scale=0, translation=0, contrast=0, brightness=0)
 
 
@@ -87,11 +95,11 @@ def test_one_bad_image_costs_one_row_and_is_named(tmp_path):
     Image.fromarray(knee().astype(np.uint8)).save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"")
     paths = [str(tmp_path / name) for name in ("bad.png", "good.png")]
-    table = pd.DataFrame({"image_path": paths, "mirror": False})
-    images, readable, rejects = load_images(table, CONTRACT)
-    assert readable.tolist() == [False, True]
-    assert images[1].max() > 0
-    assert [(r.source, r.code) for r in rejects] == [("bad.png", "E_UNREADABLE")]
+    unknown = {"mirror": False, "field_of_view_plateau_widths": np.nan}
+    loaded = load_images(pd.DataFrame({"image_path": paths} | unknown), CONTRACT)
+    assert loaded.framing == (None, Framing.WHOLE)
+    assert loaded.pixels[1].max() > 0
+    assert [(r.source, r.code) for r in loaded.rejects] == [("bad.png", "E_UNREADABLE")]
 
 
 def rows_seen(batches):

@@ -129,6 +129,78 @@ def test_an_ungraded_folder_an_unknown_backbone_and_absent_weights_stop_before_a
     assert not (tmp_path / "run").exists()
 
 
+def test_the_recipe_states_the_field_of_view_and_what_cannot_tell_its_own_is_used_whole(
+    graded_folder, tmp_path
+):
+    blind, stated = tmp_path / "blind", tmp_path / "stated"
+    frame = ("field_of_view_plateau_widths=1.25", "joint_row=0.58")
+    pretrain_kl(graded_folder, blind, config=kl_config("train.epochs=1"), device="cpu")
+    result = pretrain_kl(
+        graded_folder, stated, config=kl_config("train.epochs=1", *frame), device="cpu"
+    )
+    (member,) = load_ensemble(stated).members
+    contract = member.card.preprocessing
+    assert (contract.field_of_view_plateau_widths, contract.joint_row) == (1.25, 0.58)
+    assert any("used whole" in note for note in result.notes)
+    before, after = weights(blind), weights(stated)
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_averaging_over_crops_belongs_to_the_run_and_changes_what_it_says(graded_folder, tmp_path):
+    run = tmp_path / "run"
+    config = kl_config("train.epochs=2", "test_time_crops=true")
+    pretrain_kl(graded_folder, run, config=config, device="cpu")
+    reported = tables.read_table(run / "predictions.parquet", tables.PREDICTIONS)
+    columns = ["knee_id", *(f"kl_prob_{grade}" for grade in range(5))]
+
+    def again():
+        knees = read_knees(graded_folder / "val")
+        return predict_knees(load_ensemble(run), knees, device="cpu")[0][columns]
+
+    averaged = again()
+    pd.testing.assert_frame_equal(
+        averaged.sort_values("knee_id", ignore_index=True),
+        reported[columns].sort_values("knee_id", ignore_index=True),
+        atol=1e-5,
+    )
+    rules = json.loads((run / "ensemble.json").read_text())
+    (run / "ensemble.json").write_text(json.dumps(rules | {"test_time_crops": False}))
+    difference = (again()[columns[1:]] - averaged[columns[1:]]).abs().to_numpy()
+    assert 1e-4 < difference.max() < 0.5
+
+
+def test_a_grader_of_close_crops_grades_wide_ones_alike(graded_folder, tmp_path, knee_of_grade):
+    """Knees set into twice the field of view are cut back to it, row by row."""
+    run = tmp_path / "run"
+    frame = ("field_of_view_plateau_widths=1.25", "joint_row=0.5")
+    pretrain_kl(graded_folder, run, config=kl_config("train.epochs=12", *frame), device="cpu")
+    generator = np.random.default_rng(5)
+    rows = []
+    for number in range(40):
+        close = knee_of_grade(number % 5, generator)
+        wide = np.zeros((80, 80), dtype=np.uint8)
+        wide[20:60, 20:60] = close
+        shown = {"close": (close, None), "wide": (wide, 2.5), "mistaken": (wide, None)}
+        for name, (pixels, field_of_view) in shown.items():
+            Image.fromarray(pixels).save(tmp_path / f"{number}-{name}.png")
+            row = {
+                "knee_id": f"{name}:{number}:0:R",
+                "subject_id": str(number),
+                "laterality": "R",
+                "image_path": f"{number}-{name}.png",
+                "field_of_view_plateau_widths": field_of_view,
+            }
+            rows.append(row)
+    table = tables.write_table(pd.DataFrame(rows), tables.KNEES, tmp_path / "knees.parquet")
+    predictions, _ = predict_knees(load_ensemble(run), read_knees(table), device="cpu")
+    kind = predictions["knee_id"].str.split(":").str[0]
+    grades = {name: part["kl_grade_pred"].to_numpy() for name, part in predictions.groupby(kind)}
+    assert (grades["wide"] == grades["close"]).all()
+    assert (grades["mistaken"] != grades["close"]).any()
+    framing = predictions.groupby(kind)["framing"].unique().str[0]
+    assert framing.to_dict() == {"close": "whole", "mistaken": "whole", "wide": "matched"}
+
+
 def test_a_damaged_image_is_listed_and_the_run_goes_on(graded_folder, tmp_path):
     victim = next((graded_folder / "train" / "0").iterdir())
     victim.write_bytes(b"")
@@ -253,6 +325,34 @@ def test_an_outcome_without_values_is_refused(study, tmp_path):
     config = load_config(TrainJSLConfig, flags={"outcome": Outcome.TKR})
     with pytest.raises(InputError, match="No knee has both an image and the outcome tkr"):
         train_jsl(study / "cohort", study / "knees", study / "kl", tmp_path / "run", config=config)
+
+
+def test_a_progression_model_sees_what_its_encoder_saw(study, tmp_path):
+    """All knees show 2.5 widths, the encoder wants 1.25: both heads get the inner half."""
+    folder = tmp_path / "study"
+    shutil.copytree(study, folder)
+    knees = tables.read_table(folder / "knees" / "knees.parquet", tables.KNEES)
+    knees["field_of_view_plateau_widths"] = 2.5
+    tables.write_table(knees, tables.KNEES, folder / "knees" / "knees.parquet")
+    pretrain_kl(
+        folder / "knees",
+        folder / "kl",
+        config=kl_config("train.epochs=1", "field_of_view_plateau_widths=1.25"),
+        cohort=folder / "cohort",
+        folds=folder / "cohort" / "folds.parquet",
+        device="cpu",
+        overwrite=True,
+    )
+    jsl(folder, tmp_path / "run", "train.epochs=1")
+    (*_, member) = load_ensemble(tmp_path / "run").members
+    assert member.card.preprocessing.field_of_view_plateau_widths == 1.25
+    reported = tables.read_table(tmp_path / "run" / "predictions.parquet", tables.PREDICTIONS)
+    again, _ = predict_knees(
+        load_ensemble(tmp_path / "run"), read_knees(folder / "knees"), device="cpu"
+    )
+    assert set(again["framing"]) == {"matched"}
+    both = reported.merge(again, on="knee_id", suffixes=("", "_again"))
+    np.testing.assert_allclose(both["jsl_48m_prob"], both["jsl_48m_prob_again"], atol=1e-5)
 
 
 def test_the_grade_enters_only_by_its_own_switch(study, tmp_path):

@@ -1,0 +1,51 @@
+"""Averaged views are the image, moved and scaled by what is stated, and mirrored if asked."""
+
+import pytest
+import torch
+
+from kneeoa_mm.config import AugmentConfig
+from kneeoa_mm.learning.views import CROPS, Views
+
+
+def ramps(size_px=100):
+    """Two images: one grows to the right, one downwards, both by 1 a pixel, 0 in the middle."""
+    ramp = torch.arange(size_px) - (size_px - 1) / 2
+    across = ramp.expand(size_px, size_px)
+    return torch.stack([across, across.T]).unsqueeze(1)
+
+
+def inner(images):
+    """What no border reaches."""
+    return images[:, 0, 20:80, 20:80]
+
+
+def test_without_averaging_there_is_the_image_alone():
+    images = ramps()
+    (only,) = Views().of(images)
+    assert only is images
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_each_crop_shows_the_image_at_its_stated_place_and_scale(flip):
+    images = ramps()
+    views = list(Views(flip=flip, crops=True).of(images))
+    assert len(views) == len(CROPS) * (2 if flip else 1)
+    for view, (across, down, scale) in zip(views, CROPS, strict=False):
+        expected = inner(images) * scale
+        expected[0] += 100 * across
+        expected[1] += 100 * down
+        torch.testing.assert_close(inner(view), expected, atol=1e-3, rtol=0)
+    for straight, mirrored in zip(views[: len(CROPS)], views[len(CROPS) :], strict=flip):
+        torch.testing.assert_close(mirrored, straight.flip(-1))
+
+
+def test_the_crops_balance_out_so_that_averaging_moves_no_knee():
+    across, down, scale = (sum(values) / len(CROPS) for values in zip(*CROPS, strict=True))
+    assert (across, down, scale) == pytest.approx((0, 0, 1))
+
+
+def test_networks_meet_such_crops_in_training():
+    augment = AugmentConfig()
+    for across, down, scale in CROPS:
+        assert max(abs(across), abs(down)) <= augment.translation
+        assert abs(scale - 1) <= augment.scale
