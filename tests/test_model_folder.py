@@ -40,7 +40,7 @@ def folder(tmp_path):
 
 
 def test_card_and_weights_come_back(folder):
-    card, weights = read_model(folder)
+    card, weights = read_model(folder, ModelCard)
     assert weights == WEIGHTS
     assert card.outputs == ("kl_prob_0",)
     contract = card.preprocessing
@@ -52,11 +52,11 @@ def test_a_card_of_before_the_field_of_view_still_reads(folder):
     for name in ("field_of_view_plateau_widths", "joint_row"):
         del card["preprocessing"][name]
     (folder / "model.json").write_text(json.dumps(card))
-    assert read_model(folder)[0].preprocessing.field_of_view_plateau_widths is None
+    assert read_model(folder, ModelCard)[0].preprocessing.field_of_view_plateau_widths is None
 
 
 def test_a_card_tells_seen_subjects_apart_without_naming_them(folder):
-    seen = read_model(folder)[0].seen_subjects
+    seen = read_model(folder, ModelCard)[0].seen_subjects
     asked = ["9003175", "9003200", "9999999"]
     assert seen.in_training(asked) == {"9003175"}
     assert seen.in_selection(asked) == {"9003200"}
@@ -69,7 +69,7 @@ def test_one_flipped_bit_in_the_weights_is_found(folder):
     damaged[-1] ^= 1
     path.write_bytes(damaged)
     with pytest.raises(ModelFolderError, match="sha256"):
-        read_model(folder)
+        read_model(folder, ModelCard)
 
 
 def change_card(folder, **changes):
@@ -80,21 +80,21 @@ def change_card(folder, **changes):
 def test_a_card_of_a_newer_version_is_refused_with_advice(folder):
     change_card(folder, schema_version=99)
     with pytest.raises(ModelFolderError, match="upgrade kneeoa-mm"):
-        read_model(folder)
+        read_model(folder, ModelCard)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"kind": "kl"}'])
 def test_a_damaged_card_is_refused(folder, text):
     (folder / "model.json").write_text(text)
     with pytest.raises(ModelFolderError, match=r"model\.json"):
-        read_model(folder)
+        read_model(folder, ModelCard)
 
 
 @pytest.mark.parametrize("name", ["model.json", "weights.safetensors"])
 def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
     with pytest.raises(ModelFolderError, match=name):
-        read_model(folder)
+        read_model(folder, ModelCard)
 
 
 def test_a_pickle_under_the_name_of_the_weights_is_never_opened(folder):
@@ -105,7 +105,7 @@ def test_a_pickle_under_the_name_of_the_weights_is_never_opened(folder):
     (folder / "weights.safetensors").write_bytes(payload)
     change_card(folder, weights_sha256=hashlib.sha256(payload).hexdigest())
     with pytest.raises(ModelFolderError, match="no safetensors file"):
-        read_model(folder)
+        read_model(folder, ModelCard)
 
 
 def test_a_run_lists_its_members_and_a_member_itself(folder, tmp_path):

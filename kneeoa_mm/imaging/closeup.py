@@ -25,6 +25,8 @@ _LEANS_DEG = np.arange(-24.0, 25.0, 4.0)
 _LEAST_METAL = 0.15
 _METAL_WINDOW_PX, _METAL_RISE, _LEAST_METAL_PX, _RIM_PX = 21, 0.35, 25, 4
 _JOINT_BAND = (0.28, 0.62)
+_LEAST_IMPLANT_PX, _LEAST_IMPLANT_THICKNESS_PX = 1000, 5.0
+"""As the femoral part of a prosthesis; two of 6,604 real knees show so large a spot there."""
 
 
 def close_up(pixels: Pixels, joint: Box) -> Pixels:
@@ -127,7 +129,8 @@ def metal(view: Pixels) -> float:
 
     Metal is narrow, brighter than bone, thick and sharp-edged; the score is the product of its
     excess over bone, the slope of its outline, and its thickness. Subchondral plates are bright
-    and sharp too, so what lies within the band of the joint does not count.
+    and sharp too, so what lies within the band of the joint counts only where it is as large and
+    thick as the part of a prosthesis, and then in full.
     """
     low, high = np.percentile(view, [5, 90])
     span = max(float(high - low), 1e-9)
@@ -142,7 +145,14 @@ def metal(view: Pixels) -> float:
     top, bottom = (round(share * view.shape[0]) for share in _JOINT_BAND)
     scores = [0.0]
     for label, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
-        if areas[label] < _LEAST_METAL_PX or (rows.start > top and rows.stop < bottom):
+        if areas[label] < _LEAST_METAL_PX:
+            continue
+        if rows.start > top and rows.stop < bottom:
+            spot = labels[rows, columns] == label
+            is_implant = areas[label] >= _LEAST_IMPLANT_PX and (
+                _thickness_px(spot) >= _LEAST_IMPLANT_THICKNESS_PX
+            )
+            scores.append(float(is_implant))
             continue
         part = tuple(slice(max(0, each.start - 2), each.stop + 2) for each in (rows, columns))
         scores.append(_spot_score(labels[part] == label, slope[part], excess[part]))
@@ -151,5 +161,9 @@ def metal(view: Pixels) -> float:
 
 def _spot_score(spot: NDArray[np.bool_], slope: Pixels, excess: Pixels) -> float:
     outline = ndimage.binary_dilation(spot) & ~ndimage.binary_erosion(spot)
-    thickness_px = ndimage.distance_transform_edt(np.pad(spot, 1)).max()
-    return float(np.median(slope[outline]) * np.percentile(excess[spot], 75) * thickness_px)
+    return float(np.median(slope[outline]) * np.percentile(excess[spot], 75) * _thickness_px(spot))
+
+
+def _thickness_px(spot: NDArray[np.bool_]) -> float:
+    """Largest distance from the outline."""
+    return float(ndimage.distance_transform_edt(np.pad(spot, 1)).max())

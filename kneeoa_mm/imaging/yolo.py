@@ -282,8 +282,13 @@ def _overrides(dataset: Path, config: TrainDetectorConfig, scratch: Path) -> dic
 
 @contextmanager
 def _quiet_ultralytics() -> Iterator[None]:
-    """Import ultralytics with its network off, and leave no settings behind."""
+    """Import ultralytics with its network off, and leave neither settings nor patches behind."""
     require()
+    import torch
+    from PIL import Image
+
+    # for the whole process, it replaces one to fetch decoders and the other to retry
+    unpatched = Image.open, torch.save
     folder = tempfile.mkdtemp(prefix="kneeoa-mm-ultralytics-")
     os.environ.update(
         YOLO_OFFLINE="true",
@@ -302,6 +307,7 @@ def _quiet_ultralytics() -> Iterator[None]:
         ultralytics.settings.update(dict.fromkeys(("sync", *trackers), False))
         yield
     finally:
+        Image.open, torch.save = unpatched
         shutil.rmtree(folder, ignore_errors=True)
 
 

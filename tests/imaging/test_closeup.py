@@ -66,6 +66,8 @@ METAL = 1.6
         (_with_bar(METAL, (40, 5), (0, 30)), [QCFlag.HARDWARE]),
         (_with_bar(METAL, (5, 30), (10, -35)), [QCFlag.HARDWARE]),
         (lambda film: 2 - _with_bar(METAL, (40, 5), (0, 30))(film), ["negative", "hardware"]),
+        # in the joint itself, as thick as the part of a prosthesis
+        (_with_bar(METAL, (60, 8), (0, -6)), [QCFlag.HARDWARE]),
         # no brighter than bone
         (_with_bar(0.8, (40, 5), (0, 30)), []),
         # as thin and bright as a subchondral plate, and in its place

@@ -41,10 +41,12 @@ def test_a_signal_loses_nothing_and_leaves_no_worker(
     out = tmp_path / "out"
     process = nights.start(studies, out, "--jobs", "2")
     nights.wait_for(out, random.Random(number).randrange(1, 12), process)
+    process.send_signal(signal.SIGSTOP)
     with pytest.raises(OutputExistsError, match=f"process {process.pid}"):
         nights.run(studies, out, resume=True)
     workers = _children(process.pid)
     process.send_signal(getattr(signal, number))
+    process.send_signal(signal.SIGCONT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == code, stderr
     assert "Traceback" not in stderr

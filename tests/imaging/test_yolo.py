@@ -110,6 +110,13 @@ def test_a_trained_detector_is_rebuilt_from_its_folder_and_answers_alike(
 
 
 @ULTRALYTICS
+def test_the_rest_of_the_process_is_left_as_it_was(trained: tuple[Path, Path, str]) -> None:
+    """Ultralytics patches Pillow, so that a picture it does not know makes it fetch a decoder."""
+    make_detector(PreprocessConfig(detector=str(trained[0])))
+    assert Image.open.__module__ == "PIL.Image"
+
+
+@ULTRALYTICS
 def test_below_its_stated_confidence_it_abstains(trained: tuple[Path, Path, str]) -> None:
     film = np.random.default_rng(1).random((60, 90)).astype(np.float32)
     eager = yolo.YoloDetector(trained[0], 0.0)
