@@ -141,7 +141,7 @@ def write_model(folder: Path, card: Card, weights: bytes) -> Path:
     return folder
 
 
-def read_model(folder: Path, kind: type[AnyCard] = ModelCard) -> tuple[AnyCard, bytes]:  # type: ignore[assignment]
+def read_model(folder: Path, kind: type[AnyCard]) -> tuple[AnyCard, bytes]:
     """Read a model folder and prove that its weights are those that were written.
 
     Args:

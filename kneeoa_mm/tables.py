@@ -116,12 +116,17 @@ KNEES = _schema(
         "flipped": _column(bool, required=False),
         "detector": _column(str, required=False),
         "detector_score": _column(float, _between(0, 1), nullable=True, required=False),
+        "field_of_view_plateau_widths": _column(
+            float, pa.Check.gt(0), nullable=True, required=False
+        ),
         "qc_flags": _column(str, required=False),
         "kl_grade": _grade(),
     },
 )
 """Single-knee images. ``pixel_spacing_*_mm`` is that of the film; ``image_path`` is relative to the
 table; the image is mirrored to the orientation of a right knee where ``flipped`` is true;
+``field_of_view_plateau_widths`` is the side of the image in widths of the knee's tibial plateau,
+with the middle of the joint space in its middle, and missing where either is not known;
 ``qc_flags`` are joined by ``;``."""
 
 KL_READINGS = _schema(
@@ -199,6 +204,9 @@ PREDICTIONS = _schema(
             "Int64", pa.Check.isin(range(5), error="KL grade must be 0 to 4"), nullable=True
         ),
         "seen_in_training": _column(bool),
+        "framing": _column(
+            str, _is_in(["matched", "whole", "too_narrow"]), nullable=True, required=False
+        ),
         **{
             f"{outcome}_prob": _column(float, _between(0, 1), nullable=True, required=False)
             for outcome in Outcome
@@ -207,7 +215,9 @@ PREDICTIONS = _schema(
         **{str(outcome): _binary(required=False) for outcome in Outcome},
     },
 )
-"""One row a knee; the last columns are the truth where the input had it."""
+"""One row a knee; ``framing`` says whether its image was ``matched`` to the model's field of view,
+used ``whole`` because that of the image or of the model is unknown, or ``too_narrow`` for it; the
+last columns are the truth where the input had it."""
 
 REJECTS = _schema(
     "rejects", {name: _column(str) for name in ("source", "stage", "code", "message")}

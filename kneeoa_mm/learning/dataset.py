@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch.nn import functional
 
 from kneeoa_mm.config import AugmentConfig
 from kneeoa_mm.errors import ItemError
+from kneeoa_mm.learning.framing import Framing, frame
 from kneeoa_mm.model_folder import Preprocessing
 from kneeoa_mm.progress import track
 from kneeoa_mm.records import Reject
@@ -60,78 +62,93 @@ def is_negative(pixels: NDArray[np.float32]) -> bool:
 
 
 def prepare(
-    pixels: NDArray[np.float32], contract: Preprocessing, *, mirror: bool
-) -> NDArray[np.uint8]:
+    pixels: NDArray[np.float32],
+    contract: Preprocessing,
+    *,
+    mirror: bool,
+    field_of_view: float | None = None,
+) -> tuple[NDArray[np.uint8], Framing]:
     """Bring an image into the form that a model's contract states.
+
+    The image is cut to the model's field of view first: its greys are stretched by what the
+    network sees, not by what lies around it.
 
     Args:
         pixels: Grey values in any unit, shape (rows, columns).
         contract: The model's preprocessing.
         mirror: The image is a left knee in native orientation.
+        field_of_view: Longer side of the image in tibial-plateau widths; None where unknown, and
+            the image is used whole.
 
     Returns:
-        Shape (image_size_px, image_size_px).
+        Shape (image_size_px, image_size_px), and how the image was framed.
 
     Raises:
         ItemError: The image is flat.
     """
-    low, high = np.percentile(pixels, contract.clip_percentiles)
+    square, framing = frame((pixels.shape[0], pixels.shape[1]), field_of_view, contract)
+    low, high = np.percentile(square.inside(pixels), contract.clip_percentiles)
     if not high > low:
         raise ItemError("E_FLAT", "all pixels have the same value", stage="prepare image")
     grey = np.clip((pixels - low) / (high - low), 0, 1).astype(np.float32)
-    if contract.reinvert_negatives and is_negative(grey):
+    if contract.reinvert_negatives and is_negative(square.inside(grey)):
         grey = 1 - grey
-    if mirror:
-        grey = grey[:, ::-1]
-    size = (contract.image_size_px, contract.image_size_px)
-    resized = Image.fromarray(_pad_to_square(grey)).resize(size, Image.Resampling.BILINEAR)
-    return np.round(np.asarray(resized) * 255).astype(np.uint8)
+    resized = square.resample(grey, contract.image_size_px)
+    return np.round((resized[:, ::-1] if mirror else resized) * 255).astype(np.uint8), framing
 
 
-def _pad_to_square(grey: NDArray[np.float32]) -> NDArray[np.float32]:
-    rows, columns = grey.shape
-    missing = abs(rows - columns)
-    before, after = missing // 2, missing - missing // 2
-    pads = ((0, 0), (before, after)) if rows > columns else ((before, after), (0, 0))
-    return np.ascontiguousarray(np.pad(grey, pads) if missing else grey)
+@dataclass(frozen=True, eq=False)
+class LoadedImages:
+    """The images of some knees, in the form that one contract states.
+
+    Attributes:
+        pixels: Shape (n, size, size), zero where an image could not be read.
+        framing: How each was framed, (n,); None where it could not be read.
+        rejects: Why the others could not be read.
+    """
+
+    pixels: NDArray[np.uint8]
+    framing: tuple[Framing | None, ...]
+    rejects: tuple[Reject, ...]
 
 
-def load_images(
-    knees: pd.DataFrame, contract: Preprocessing
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_], list[Reject]]:
+def load_images(knees: pd.DataFrame, contract: Preprocessing) -> LoadedImages:
     """Read and prepare the images of all knees.
 
     Args:
         knees: Rows of ``sources.read_knees``.
         contract: The model's preprocessing.
-
-    Returns:
-        Images (n, size, size), zero where one could not be read; which could be, (n,); and why the
-        others could not.
     """
     size = contract.image_size_px
-    images = np.zeros((len(knees), size, size), dtype=np.uint8)
-    readable = np.ones(len(knees), dtype=bool)
+    pixels = np.zeros((len(knees), size, size), dtype=np.uint8)
+    framing: list[Framing | None] = [None] * len(knees)
     rejects: list[Reject] = []
 
-    def load(item: tuple[str, bool]) -> NDArray[np.uint8] | ItemError:
-        path, mirror = item
+    def load(
+        item: tuple[str, bool, float],
+    ) -> tuple[NDArray[np.uint8], Framing] | ItemError:
+        path, mirror, field_of_view = item
         try:
-            return prepare(read_grey(Path(path)), contract, mirror=mirror)
+            grey = read_grey(Path(path))
+            known = None if np.isnan(field_of_view) else field_of_view
+            return prepare(grey, contract, mirror=mirror, field_of_view=known)
         except ItemError as error:
             return error
 
-    items = list(zip(knees["image_path"], knees["mirror"], strict=True))
+    items = list(
+        zip(
+            knees["image_path"], knees["mirror"], knees["field_of_view_plateau_widths"], strict=True
+        )
+    )
     with ThreadPoolExecutor() as pool:
         loaded = track(pool.map(load, items), total=len(items), label="read images")
         for i, result in enumerate(loaded):
             if isinstance(result, ItemError):
-                readable[i] = False
                 source = Path(items[i][0]).name
                 rejects.append(Reject(source, result.stage, result.code, result.message))
             else:
-                images[i] = result
-    return images, readable, rejects
+                pixels[i], framing[i] = result
+    return LoadedImages(pixels, tuple(framing), tuple(rejects))
 
 
 def to_input(images: Tensor, contract: Preprocessing) -> Tensor:

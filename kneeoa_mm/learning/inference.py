@@ -17,7 +17,9 @@ from kneeoa_mm.errors import KneeOAError, ModelFolderError
 from kneeoa_mm.learning.clinical import ClinicalEncoding
 from kneeoa_mm.learning.dataset import Batches, load_images
 from kneeoa_mm.learning.ensemble import vote
+from kneeoa_mm.learning.framing import Framing
 from kneeoa_mm.learning.networks import Network, build_network
+from kneeoa_mm.learning.views import ITSELF, Views
 from kneeoa_mm.model_folder import ModelCard, Preprocessing, member_folders, read_model
 from kneeoa_mm.records import KL_CLASSES, PredictionStatus, Reject
 
@@ -45,7 +47,7 @@ class Ensemble:
 
     members: tuple[Model, ...]
     voting: str
-    test_time_flip: bool
+    views: Views
 
     @property
     def outcome_column(self) -> str | None:
@@ -61,7 +63,7 @@ def load_model(folder: Path) -> Model:
     Raises:
         ModelFolderError: It is incomplete or damaged, or weights and architecture do not fit.
     """
-    card, weights = read_model(folder)
+    card, weights = read_model(folder, ModelCard)
     try:
         network = build_network(card.architecture)
         network.load_state_dict(load(weights), strict=True)
@@ -83,10 +85,11 @@ def load_ensemble(model: Path) -> Ensemble:
     members = tuple(load_model(folder) for folder in member_folders(model))
     if len({member.card.outputs for member in members}) > 1:
         raise ModelFolderError("The members of this run predict different things.", where=model)
-    rules = {"voting": "mix", "test_time_flip": False}
+    rules = {"voting": "mix", "test_time_flip": False, "test_time_crops": False}
     if (model / ENSEMBLE_FILE).is_file():
         rules |= json.loads((model / ENSEMBLE_FILE).read_text(encoding="utf-8"))
-    return Ensemble(members, str(rules["voting"]), bool(rules["test_time_flip"]))
+    views = Views(bool(rules["test_time_flip"]), bool(rules["test_time_crops"]))
+    return Ensemble(members, str(rules["voting"]), views)
 
 
 def choose_device(device: str) -> str:
@@ -97,7 +100,11 @@ def choose_device(device: str) -> str:
 
 
 def predict_member(
-    model: Model, arrays: dict[str, Tensor], *, device: str, test_time_flip: bool = False
+    model: Model,
+    arrays: dict[str, Tensor],
+    *,
+    device: str,
+    views: Views = ITSELF,
 ) -> NDArray[np.float64]:
     """Probabilities of one member.
 
@@ -106,7 +113,7 @@ def predict_member(
         arrays: ``images`` as bytes (n, S, S), prepared by this model's contract, and ``clinical``
             (n, F) where it wants them.
         device: ``auto``, ``cpu`` or ``cuda``.
-        test_time_flip: Average with the mirror image.
+        views: What to average over.
 
     Returns:
         Shape (n, outputs), columns as in ``card.outputs``.
@@ -118,11 +125,11 @@ def predict_member(
     with torch.inference_mode():
         for cpu_batch in Batches(arrays, rows, model.card.preprocessing, batch_size=_BATCH_SIZE):
             batch = {name: value.to(device) for name, value in cpu_batch.items()}
-            probabilities = _probabilities(network(batch))
-            if test_time_flip:
-                mirrored = batch | {"images": batch["images"].flip(-1)}
-                probabilities = (probabilities + _probabilities(network(mirrored))) / 2
-            parts.append(probabilities.cpu())
+            seen = [
+                _probabilities(network(batch | {"images": view}))
+                for view in views.of(batch["images"])
+            ]
+            parts.append(torch.stack(seen).mean(dim=0).cpu())
     if not parts:
         return np.zeros((0, len(model.card.outputs)))
     return torch.cat(parts).double().numpy()
@@ -142,16 +149,20 @@ class ImageStore:
         self._knees = knees
         self._prepared: dict[Preprocessing, Tensor] = {}
         self.readable: NDArray[np.bool_] = np.ones(len(knees), dtype=bool)
+        self.framing: tuple[Framing | None, ...] = (None,) * len(knees)
+        """How each image was framed for the first contract; None where it could not be read."""
         self.rejects: list[Reject] = []
 
     def get(self, contract: Preprocessing) -> Tensor:
         """Images as bytes (n, S, S); zero where one could not be read."""
         if contract not in self._prepared:
-            images, readable, rejects = load_images(self._knees, contract)
+            loaded = load_images(self._knees, contract)
+            if not self._prepared:
+                self.framing = loaded.framing
             known = {reject.source for reject in self.rejects}
-            self.rejects += [reject for reject in rejects if reject.source not in known]
-            self.readable &= readable
-            self._prepared[contract] = torch.from_numpy(images)
+            self.rejects += [reject for reject in loaded.rejects if reject.source not in known]
+            self.readable &= [framing is not None for framing in loaded.framing]
+            self._prepared[contract] = torch.from_numpy(loaded.pixels)
         return self._prepared[contract]
 
 
@@ -185,8 +196,7 @@ def predict_knees(
         if member.clinical is not None:
             factors = pd.DataFrame(index=knees.index) if clinical is None else clinical
             arrays["clinical"] = torch.from_numpy(member.clinical.transform(factors))
-        flip = ensemble.test_time_flip
-        probabilities.append(predict_member(member, arrays, device=device, test_time_flip=flip))
+        probabilities.append(predict_member(member, arrays, device=device, views=ensemble.views))
         known = member.card.seen_subjects
         seen.append(subjects.isin(known.in_training(set(subjects))).to_numpy())
         chosen_on.append(subjects.isin(known.in_selection(set(subjects))).to_numpy())
@@ -194,9 +204,10 @@ def predict_knees(
     stacked = np.where(has_say[:, :, None], np.array(probabilities), np.nan)
     predictions = assemble(knees, stacked, ensemble.members[0].card.outputs, ensemble.voting)
     predictions["seen_in_training"] = np.array(seen).all(axis=0)
+    predictions["framing"] = [framing and str(framing) for framing in store.framing]
     lost = ~store.readable
     predicted = [*ensemble.members[0].card.outputs, "kl_grade_pred"]
-    predictions.loc[lost, predicted] = pd.NA
+    predictions.loc[lost, [*predicted, "framing"]] = pd.NA
     predictions.loc[lost, "status"] = PredictionStatus.UNREADABLE
     return predictions, store.rejects
 

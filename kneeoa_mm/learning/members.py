@@ -24,6 +24,7 @@ from kneeoa_mm.learning.inference import (
 )
 from kneeoa_mm.learning.splits import Split
 from kneeoa_mm.learning.training import Job, fit
+from kneeoa_mm.learning.views import ITSELF, Views
 from kneeoa_mm.model_folder import CARD_FILE, ModelCard, SeenSubjects, write_model
 from kneeoa_mm.progress import say
 from kneeoa_mm.records import KL_CLASSES, Reject
@@ -54,7 +55,7 @@ class Voting:
     """How members become one prediction."""
 
     rule: str
-    test_time_flip: bool = False
+    views: Views = ITSELF
 
 
 def train_run(
@@ -97,7 +98,11 @@ def train_run(
         ),
     }
     # last, for it says that the run is whole
-    rules = {"voting": voting.rule, "test_time_flip": voting.test_time_flip}
+    rules = {
+        "voting": voting.rule,
+        "test_time_flip": voting.views.flip,
+        "test_time_crops": voting.views.crops,
+    }
     outputs["model"] = write_json(out / ENSEMBLE_FILE, rules).parent
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return predictions, outputs
@@ -165,9 +170,7 @@ def _report(
     for number, (plan, model) in enumerate(zip(plans, models, strict=True)):
         rows = plan.split.report
         part = {name: values[rows] for name, values in plan.job.arrays.items()}
-        probabilities[number, rows] = predict_member(
-            model, part, device=device, test_time_flip=voting.test_time_flip
-        )
+        probabilities[number, rows] = predict_member(model, part, device=device, views=voting.views)
     reported = np.unique(np.concatenate([plan.split.report for plan in plans]))
     return assemble(knees.iloc[reported], probabilities[:, reported], outputs, voting.rule)
 

@@ -15,6 +15,7 @@ from kneeoa_mm.config import MemberConfig, PretrainKLConfig
 from kneeoa_mm.errors import InputError
 from kneeoa_mm.folds import make_folds
 from kneeoa_mm.learning.backbones import load_pretrained
+from kneeoa_mm.learning.framing import framing_notes
 from kneeoa_mm.learning.inference import ImageStore
 from kneeoa_mm.learning.losses import kl_loss
 from kneeoa_mm.learning.members import (
@@ -30,6 +31,7 @@ from kneeoa_mm.learning.networks import KLNetwork
 from kneeoa_mm.learning.sources import add_kl_readings, read_knees
 from kneeoa_mm.learning.splits import Split, cross_validation, train_and_val
 from kneeoa_mm.learning.training import Job, Metrics, Outputs
+from kneeoa_mm.learning.views import Views
 from kneeoa_mm.metrics import GRADE_METRICS, estimate
 from kneeoa_mm.metrics import GRADE_PROBABILITY_METRICS as PROBABILITY_METRICS
 from kneeoa_mm.model_folder import Preprocessing
@@ -93,7 +95,7 @@ def pretrain_kl(
             plans,
             knees,
             out,
-            voting=Voting(config.voting, config.test_time_flip),
+            voting=Voting(config.voting, Views(config.test_time_flip, config.test_time_crops)),
             config_digest=config.digest(),
             device=device,
         )
@@ -105,6 +107,7 @@ def pretrain_kl(
         counts={"knees": len(knees), "ungraded": ungraded, "members": len(plans)},
         failed=len(store.rejects),
         figures={f"KL, {reported_part(splits[0])}": summarise_grades(predictions)},
+        notes=framing_notes(store.framing, config.field_of_view_plateau_widths),
         next_step=f"kneeoa-mm evaluate {outputs['predictions']} --out {out / 'evaluation'}",
     )
 
@@ -188,6 +191,8 @@ def _contract(member: MemberConfig, config: PretrainKLConfig) -> Preprocessing:
         std=std,
         clip_percentiles=CLIP_PERCENTILES,
         reinvert_negatives=config.reinvert_negatives,
+        field_of_view_plateau_widths=config.field_of_view_plateau_widths,
+        joint_row=config.joint_row,
     )
 
 

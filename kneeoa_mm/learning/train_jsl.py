@@ -15,6 +15,7 @@ from kneeoa_mm import tables
 from kneeoa_mm.config import TrainJSLConfig
 from kneeoa_mm.errors import InputError, LeakError
 from kneeoa_mm.learning.clinical import ClinicalEncoding
+from kneeoa_mm.learning.framing import framing_notes
 from kneeoa_mm.learning.inference import Ensemble, ImageStore, Model, load_ensemble
 from kneeoa_mm.learning.losses import MISSING_GRADE, kl_loss, progression_loss
 from kneeoa_mm.learning.members import (
@@ -31,6 +32,7 @@ from kneeoa_mm.learning.pretrain_kl import score_grades, summarise_grades
 from kneeoa_mm.learning.sources import read_knees
 from kneeoa_mm.learning.splits import Split, cross_validation
 from kneeoa_mm.learning.training import Job, Metrics, Outputs
+from kneeoa_mm.learning.views import Views
 from kneeoa_mm.metrics import BINARY_METRICS, estimate
 from kneeoa_mm.records import KneeKey, StageResult
 from kneeoa_mm.run_folder import open_run, refuse_taken
@@ -88,17 +90,19 @@ def train_jsl(
             plans,
             joined,
             out,
-            voting=Voting("mix"),
+            voting=Voting("mix", Views(crops=config.test_time_crops)),
             config_digest=config.digest(),
             device=device,
         )
         outputs |= write_rejects(store.rejects, out)
+    contract = encoders[0].card.preprocessing
     return StageResult(
         command="train-jsl",
         out=out,
         outputs=outputs,
         counts=counts | {"members": len(plans), "clinical_factors": len(factors)},
         failed=len(store.rejects),
+        notes=framing_notes(store.framing, contract.field_of_view_plateau_widths),
         figures={
             f"{config.outcome}, {reported_part(splits[0])}": _summary(predictions, config),
             f"KL, {reported_part(splits[0])}": summarise_grades(predictions),
@@ -125,7 +129,7 @@ def join_cohort(
     """
     table = tables.read_table(cohort / "cohort.parquet", tables.COHORT)
     images = knees[[KneeKey.parse(knee).copy == 1 for knee in knees["knee_id"]]]
-    columns = ["knee_id", "image_path", "mirror"]
+    columns = ["knee_id", "image_path", "mirror", "field_of_view_plateau_widths"]
     joined = table.merge(images[columns], on="knee_id", validate="one_to_one")
     useful = joined[outcome].notna() | joined["kl_grade"].notna()
     joined = joined[useful].sort_values("knee_id", ignore_index=True)

@@ -14,6 +14,7 @@ from kneeoa_mm.config import PreprocessConfig
 from kneeoa_mm.errors import InputError, OutputExistsError
 from kneeoa_mm.imaging.preprocess import preprocess
 from kneeoa_mm.learning.clinical import read_clinical
+from kneeoa_mm.learning.framing import framing_notes
 from kneeoa_mm.learning.inference import Ensemble, load_ensemble, predict_knees
 from kneeoa_mm.learning.sources import IMAGE_SUFFIXES, read_knees
 from kneeoa_mm.records import KneeKey, PredictionStatus, StageResult
@@ -100,6 +101,8 @@ def _predict(
                 knees[truth] = clinical[truth].to_numpy()
     predictions, unreadable = predict_knees(ensemble, knees, clinical=clinical, device=device)
     notes = _missing_factors(ensemble, clinical)
+    contract = ensemble.members[0].card.preprocessing
+    notes += framing_notes(predictions["framing"], contract.field_of_view_plateau_widths)
     if rejects is not None:
         predictions["source"] = knees["source"]
         predictions = pd.concat([predictions, _rejected_rows(rejects)], ignore_index=True)
