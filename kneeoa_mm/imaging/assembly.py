@@ -19,7 +19,6 @@ from kneeoa_mm.config import PreprocessConfig
 from kneeoa_mm.imaging.contact_sheet import Entry, write_contact_sheet
 from kneeoa_mm.imaging.exclusions import Exclusions
 from kneeoa_mm.imaging.journal import Journal
-from kneeoa_mm.imaging.quality import QCFlag
 from kneeoa_mm.imaging.review import REVIEW_FILE, write_review
 from kneeoa_mm.imaging.worker import FilmRecord, part_path
 from kneeoa_mm.records import UNKNOWN, KneeKey, Laterality, Reject
@@ -74,14 +73,12 @@ def name_knees(records: Sequence[FilmRecord], cohort: str | None) -> Iterator[Na
         cohort: Name of the cohort, or None.
     """
     names = _Names(cohort)
-    copies = Counter(record.pixel_digest for record in records if record.knees)
+    films = Counter(digest for record in records for digest in record.digests.items())
     for film, record in enumerate(records):
-        is_copy = record.pixel_digest is not None and copies[record.pixel_digest] > 1
+        shared = [flag for flag, digest in record.digests.items() if films[flag, digest] > 1]
         for index, row in enumerate(record.knees):
             named = {**names.take(row), **row}
-            if is_copy:
-                flags = [*filter(None, row["qc_flags"].split(";")), str(QCFlag.DUPLICATE_PIXELS)]
-                named["qc_flags"] = ";".join(flags)
+            named["qc_flags"] = ";".join([*filter(None, row["qc_flags"].split(";")), *shared])
             yield NamedKnee(film, index, named)
 
 

@@ -6,9 +6,11 @@ nothing depends on the field of view or the resolution of the run.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage, sparse
 
 from kneeoa_mm.imaging.quality import QCFlag
 from kneeoa_mm.imaging.radiograph import Pixels, resize
@@ -93,8 +95,7 @@ def lean_deg(view: Pixels) -> float:
     middle = (_LEAN_PX - 1) / 2
     radius = np.hypot(*(np.mgrid[:_LEAN_PX, :_LEAN_PX] - middle))
     disc = np.clip((middle - radius) / (_RIM_OF_DISC * middle), 0, 1)
-    maps = (edges, _shades(small))
-    matches = np.array([_mirror_match(maps, float(turn), disc) for turn in _LEANS_DEG])
+    matches = _mirror_matches((edges, _shades(small)), disc)
     best = int(matches.argmax())
     if not 0 < best < matches.size - 1:
         return float(_LEANS_DEG[best])
@@ -112,16 +113,42 @@ def _shades(grey: Pixels) -> Pixels:
     return shades
 
 
-def _mirror_match(maps: tuple[Pixels, ...], turn_deg: float, disc: NDArray[np.float64]) -> float:
-    by_shift = np.zeros(2 * _LEAN_PX)
+def _mirror_matches(maps: tuple[Pixels, ...], disc: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How well the maps match their mirror images at each turn of ``_LEANS_DEG``."""
+    by_shift = np.zeros((_LEANS_DEG.size, 2 * _LEAN_PX))
     for each in maps:
-        turned = ndimage.rotate(each, turn_deg, reshape=False, order=1, mode="nearest")
-        deviation = (turned - np.average(turned, weights=disc)) * disc
+        turned = (_turns() @ each.ravel()).reshape(-1, _LEAN_PX, _LEAN_PX)
+        mean = (turned * disc).sum(axis=(1, 2), keepdims=True) / disc.sum()
+        deviation = (turned - mean) * disc
         # correlation with the mirror image at every shift is a convolution with itself
-        spectrum = np.fft.rfft(deviation, 2 * _LEAN_PX, axis=1)
-        correlation = np.fft.irfft((spectrum**2).sum(axis=0), 2 * _LEAN_PX)
-        by_shift += correlation / max(float((deviation**2).sum()), 1e-9)
-    return float(by_shift[_LEAN_PX - 1 - _LARGEST_SHIFT_PX : _LEAN_PX + _LARGEST_SHIFT_PX].max())
+        spectrum = np.fft.rfft(deviation, 2 * _LEAN_PX, axis=2)
+        correlation = np.fft.irfft((spectrum**2).sum(axis=1), 2 * _LEAN_PX, axis=1)
+        power = np.maximum((deviation**2).sum(axis=(1, 2)), 1e-9)
+        by_shift += correlation / power[:, None]
+    middle = _LEAN_PX - 1
+    near = by_shift[:, middle - _LARGEST_SHIFT_PX : middle + 1 + _LARGEST_SHIFT_PX]
+    best: NDArray[np.float64] = near.max(axis=1)
+    return best
+
+
+@cache
+def _turns() -> sparse.csr_array:
+    """Every turn of a small view as one matrix, bilinear; what is beyond the view is its rim."""
+    middle = (_LEAN_PX - 1) / 2
+    rows, columns = np.mgrid[:_LEAN_PX, :_LEAN_PX] - middle
+    weights, pixels = [], []
+    for turn in np.deg2rad(_LEANS_DEG):
+        y = np.clip(np.cos(turn) * rows + np.sin(turn) * columns + middle, 0, _LEAN_PX - 1)
+        x = np.clip(np.cos(turn) * columns - np.sin(turn) * rows + middle, 0, _LEAN_PX - 1)
+        top, left = (np.minimum(place.astype(int), _LEAN_PX - 2) for place in (y, x))
+        below, right = y - top, x - left
+        corners = ((1 - below, 1 - right), (1 - below, right), (below, 1 - right), (below, right))
+        weights.append(np.stack([down * across for down, across in corners], axis=-1))
+        first = top * _LEAN_PX + left
+        pixels.append(np.stack([first, first + 1, first + _LEAN_PX, first + _LEAN_PX + 1], -1))
+    starts = np.arange(0, 4 * _LEANS_DEG.size * _LEAN_PX**2 + 1, 4)
+    shape = (_LEANS_DEG.size * _LEAN_PX**2, _LEAN_PX**2)
+    return sparse.csr_array((np.ravel(weights), np.ravel(pixels), starts), shape=shape)
 
 
 def metal(view: Pixels) -> float:

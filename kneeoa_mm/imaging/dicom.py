@@ -7,6 +7,7 @@ reach a message, since any of them may name a person.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import warnings
 import zlib
@@ -134,6 +135,7 @@ def _film(
     sides, conflicts = read_sides(header)
     offset_days = header.numbers("LongitudinalTemporalOffsetFromEvent")
     is_from_baseline = header.text("LongitudinalTemporalEventType") == "BASELINE"
+    instance = header.text("SOPInstanceUID")
     return Radiograph(
         pixels,
         spacing=spacing,
@@ -147,6 +149,7 @@ def _film(
         time_point=header.text("ClinicalTrialTimePointID"),
         days_since_baseline=offset_days[0] if offset_days and is_from_baseline else None,
         has_burned_in_text=_yes_or_no(header, "BurnedInAnnotation"),
+        instance_digest=None if instance is None else hashlib.sha256(instance.encode()).hexdigest(),
         flags=(*flags, *doubts, *conflicts),
     )
 

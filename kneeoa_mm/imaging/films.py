@@ -64,7 +64,7 @@ class FilmKnees:
         detector: Name of the detector.
         knees: One or two.
         is_incomplete: The header promises both knees and one was found.
-        pixel_digest: The same for films of the same pixels.
+        digests: What films that are copies of each other share, by the flag that says so.
     """
 
     identity: FilmIdentity
@@ -74,7 +74,7 @@ class FilmKnees:
     detector: str
     knees: tuple[Knee, ...]
     is_incomplete: bool
-    pixel_digest: str
+    digests: dict[str, str]
 
 
 def process_film(
@@ -118,8 +118,15 @@ def process_film(
         detector.name,
         tuple(knees),
         len(film.stated_sides) > len(joints),
-        pixel_digest(film),
+        _digests(film),
     )
+
+
+def _digests(film: Radiograph) -> dict[str, str]:
+    digests = {str(QCFlag.DUPLICATE_PIXELS): pixel_digest(film)}
+    if film.instance_digest is not None:
+        digests[str(QCFlag.DUPLICATE_INSTANCE)] = film.instance_digest
+    return digests
 
 
 def _read(path: Path, config: PreprocessConfig) -> Radiograph:

@@ -55,6 +55,8 @@ class QCFlag(StrEnum):
     nothing."""
     DUPLICATE_PIXELS = "duplicate_pixels"
     """Another film of the run has the very same pixels."""
+    DUPLICATE_INSTANCE = "duplicate_instance"
+    """Another film of the run has the same SOP Instance UID, which should name one film alone."""
     FOR_PROCESSING = "for_processing"
     """Raw values, which the maker did not process for display."""
     SPACING_NONE = "spacing_none"
@@ -99,7 +101,8 @@ def image_flags(image: NDArray[np.uint16]) -> list[QCFlag]:
     Args:
         image: (rows, columns), 0 and 65535 being the film's darkest and brightest grey.
     """
-    low, high = np.percentile(image, [5, 95])
+    # a quarter of the pixels tells as much
+    low, high = np.percentile(image[::2, ::2], [5, 95])
     span = (high - low) / _FULL_WHITE
     flags = []
     if span < _FLAT_SPAN:

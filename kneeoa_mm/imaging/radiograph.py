@@ -37,6 +37,7 @@ class Radiograph:
         has_burned_in_text: Burned In Annotation (0028,0301); None where it does not tell.
         display_range: Black and white of a picture, in its greys; None for DICOM, whose display
             range is not fixed.
+        instance_digest: SHA-256 of SOP Instance UID (0008,0018), or None.
         flags: Doubts that reading raised.
     """
 
@@ -53,6 +54,7 @@ class Radiograph:
     days_since_baseline: float | None = None
     has_burned_in_text: bool | None = None
     display_range: tuple[float, float] | None = None
+    instance_digest: str | None = None
     flags: tuple[QCFlag, ...] = ()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from sys import intern
@@ -20,7 +20,6 @@ from kneeoa_mm.imaging.films import FilmKnees, Knee, process_film
 from kneeoa_mm.imaging.identity import Naming
 from kneeoa_mm.imaging.limits import die_with_parent, memory_limit, silence
 from kneeoa_mm.records import UNKNOWN, Reject
-from kneeoa_mm.run_folder import atomic_path
 
 _COMPRESSION = 1
 """Of PNG: level 6 takes several times as long for files a few per cent smaller."""
@@ -55,13 +54,13 @@ class FilmRecord:
         source: Path of the film as outputs show it.
         knees: A row of the table of knees each, still without ``knee_id`` and ``image_path``.
         rejects: Reasons why the film, or one of its knees, was not used.
-        pixel_digest: The same for films of the same pixels; None where there were no knees.
+        digests: By the flag that films of the same digest get; empty where there were no knees.
     """
 
     source: str
     knees: tuple[dict[str, Any], ...] = ()
     rejects: tuple[Reject, ...] = ()
-    pixel_digest: str | None = None
+    digests: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON holds it."""
@@ -73,7 +72,7 @@ class FilmRecord:
         rejects = tuple(Reject(**reject) for reject in document["rejects"])
         # one copy of each column's name, and not one a film
         knees = tuple({intern(name): knee[name] for name in knee} for knee in document["knees"])
-        return cls(document["source"], knees, rejects, document["pixel_digest"])
+        return cls(document["source"], knees, rejects, document["digests"])
 
 
 @cache
@@ -112,7 +111,7 @@ def work(task: FilmTask) -> FilmRecord:
         source,
         tuple(_row(source, film, knee) for knee in film.knees),
         (rejected(source, missing),) if film.is_incomplete else (),
-        film.pixel_digest,
+        film.digests,
     )
 
 
@@ -159,9 +158,15 @@ def part_path(part: Path, index: int) -> Path:
 
 
 def write_png(path: Path, knee: Knee) -> None:
-    """Write a 16-bit greyscale PNG without any text in it, atomically."""
-    with atomic_path(path) as temporary:
-        Image.fromarray(knee.image).save(temporary, compress_level=_COMPRESSION)
+    """Write a 16-bit greyscale PNG without any text in it, and see it onto the disk.
+
+    A torn one is no harm: nothing refers to a part before the journal has its film.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as stream:
+        Image.fromarray(knee.image).save(stream, format="PNG", compress_level=_COMPRESSION)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def _row(source: str, film: FilmKnees, knee: Knee) -> dict[str, Any]:

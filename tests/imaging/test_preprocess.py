@@ -267,6 +267,22 @@ def test_films_of_the_same_pixels_are_flagged_whatever_their_names(tmp_path: Pat
 
 
 @pytest.mark.usefixtures("in_process")
+def test_films_of_the_same_instance_uid_are_flagged(tmp_path: Path) -> None:
+    """The UID should name one film in the world; a PACS that hands out two is worth a look."""
+    for index, uid in enumerate(["1.2.3", "1.2.3", "1.2.4"]):
+        film = phantoms.knee_film(spacing_mm=(1.0, 1.0), seed=index)
+        own = {"PatientID": f"900000{index}", "SOPInstanceUID": uid}
+        phantoms.write_film(tmp_path / "films" / f"{index}.dcm", film=film, **MM, **own)
+    knees = pd.read_parquet(_run(tmp_path / "films", tmp_path / "out").out / "knees.parquet")
+    is_flagged = knees["qc_flags"].str.contains("duplicate_instance")
+    assert dict(zip(knees["source"], is_flagged, strict=True)) == {
+        "0.dcm": True,
+        "1.dcm": True,
+        "2.dcm": False,
+    }
+
+
+@pytest.mark.usefixtures("in_process")
 def test_a_run_whose_films_are_all_refused_still_writes_its_tables(tmp_path: Path) -> None:
     (tmp_path / "films").mkdir()
     (tmp_path / "films" / "empty.dcm").write_bytes(b"")
