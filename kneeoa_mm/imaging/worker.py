@@ -160,13 +160,17 @@ def part_path(part: Path, index: int) -> Path:
 def write_png(path: Path, knee: Knee) -> None:
     """Write a 16-bit greyscale PNG without any text in it, and see it onto the disk.
 
-    A torn one is no harm: nothing refers to a part before the journal has its film.
+    It needs no temporary name: nothing refers to a part before the journal has its film.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as stream:
-        Image.fromarray(knee.image).save(stream, format="PNG", compress_level=_COMPRESSION)
-        stream.flush()
-        os.fsync(stream.fileno())
+    try:
+        with path.open("wb") as stream:
+            Image.fromarray(knee.image).save(stream, format="PNG", compress_level=_COMPRESSION)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _row(source: str, film: FilmKnees, knee: Knee) -> dict[str, Any]:

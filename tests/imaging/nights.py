@@ -52,11 +52,19 @@ def write_studies(root: Path, *, people: int = 6) -> Path:
     return root
 
 
+_PROGRAM = """
+import signal
+# a shell's background jobs, and all that they start, ignore Ctrl-C
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from kneeoa_mm.cli import main
+main()
+"""
+
+
 def command(studies: Path, out: Path, *options: str) -> list[str]:
     """The command line of a run, as ``run`` with its defaults."""
-    program = "from kneeoa_mm.cli import main; main()"
     arguments = ["preprocess", str(studies), "--out", str(out), *OPTIONS, *options]
-    return [sys.executable, "-c", program, *arguments]
+    return [sys.executable, "-c", _PROGRAM, *arguments]
 
 
 def run(studies: Path, out: Path, **options: Any) -> StageResult:
