@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from kneeoa_mm import tables
 from kneeoa_mm.cli import app
+from kneeoa_mm.model_folder import ModelCard, read_model, write_model
 from kneeoa_mm.records import KneeKey
 
 
@@ -78,6 +79,29 @@ def test_films_are_graded_directly_and_a_film_without_knees_keeps_a_row(tour, tm
     rejected = grades[grades["status"] == "rejected"]
     assert rejected["source"].tolist() == ["broken.dcm"]
     assert rejected["kl_grade_pred"].isna().all()
+
+
+def test_a_model_that_states_its_field_of_view_sees_films_cut_to_it(tour, tmp_path):
+    film = next((tour / "source" / "studies" / "V00").glob("*.dcm"))
+    said, shares = {}, {"silent": None, "close": 1.25, "beyond": 3.0}
+    for name, field_of_view in shares.items():
+        member = next((tour / "kl" / "members").iterdir())
+        card, weights = read_model(member, ModelCard)
+        contract = {"field_of_view_plateau_widths": field_of_view, "joint_row": 0.5}
+        stated = card.preprocessing.model_copy(update=contract)
+        write_model(tmp_path / name, card.model_copy(update={"preprocessing": stated}), weights)
+        out = tmp_path / f"{name}.csv"
+        document = run("predict", film, "--model", tmp_path / name, "--out", out, "--ids", "keep")
+        grades = pd.read_csv(out)
+        said[name] = (grades["framing"].tolist(), grades["kl_prob_0"].tolist(), document["notes"])
+    assert {name: set(framing) for name, (framing, _, _) in said.items()} == {
+        "silent": {"whole"},
+        "close": {"matched"},
+        "beyond": {"too_narrow"},
+    }
+    assert said["close"][1] != said["silent"][1], "another part of the film, another answer"
+    assert said["beyond"][1] == pytest.approx(said["silent"][1]), "all there is"
+    assert any("show less than the 3 widths" in note for note in said["beyond"][2])
 
 
 def test_without_ids_the_key_of_the_hash_is_kept_beside_the_table(tour, tmp_path):
