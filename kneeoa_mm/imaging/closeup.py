@@ -165,10 +165,12 @@ def metal(view: Pixels) -> float:
     opened = ndimage.grey_opening(grey, size=(_METAL_WINDOW_PX, _METAL_WINDOW_PX))
     bright = (grey - opened > _METAL_RISE * span) & (grey > high)
     bright[:_RIM_PX] = bright[-_RIM_PX:] = bright[:, :_RIM_PX] = bright[:, -_RIM_PX:] = False
-    slope = ndimage.gaussian_gradient_magnitude(grey, 1.0) / span
-    excess = (grey - high) / span
     labels, _ = ndimage.label(bright)
     areas = np.bincount(labels.ravel())
+    if areas[1:].max(initial=0) < _LEAST_METAL_PX:
+        return 0.0
+    slope = ndimage.gaussian_gradient_magnitude(grey, 1.0) / span
+    excess = (grey - high) / span
     top, bottom = (round(share * view.shape[0]) for share in _JOINT_BAND)
     scores = [0.0]
     for label, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):

@@ -42,7 +42,7 @@ from kneeoa_mm.imaging.attributes import Attributes
 from kneeoa_mm.imaging.codestream import read_codestream
 from kneeoa_mm.imaging.eligibility import refuse_what_is_no_film
 from kneeoa_mm.imaging.faults import as_item_errors
-from kneeoa_mm.imaging.greyscale import own_bits
+from kneeoa_mm.imaging.greyscale import is_flat, own_bits
 from kneeoa_mm.imaging.header import (
     is_for_processing,
     read_grey_scale,
@@ -112,7 +112,7 @@ def read_film(path: Path, *, max_pixels: int, user_spacing_mm: float | None = No
         with as_item_errors("decode", "E_DECODE"):
             stored = _decode(stream, header, syntax)
         film = _film(header, stored, user_spacing_mm)
-    if film.pixels.max() == film.pixels.min():
+    if is_flat(film.pixels):
         raise ItemError("E_FLAT", "the film shows a single grey", stage="decode")
     if any(issubclass(complaint.category, UserWarning) for complaint in complaints):
         return replace(film, flags=(*film.flags, QCFlag.HEADER_NONSTANDARD))
@@ -124,7 +124,7 @@ def _film(
 ) -> Radiograph:
     grey_scale, flags = read_grey_scale(header)
     pixels = grey_scale(stored)
-    if grey_scale.voi is not None and pixels.max() == pixels.min():
+    if grey_scale.voi is not None and is_flat(pixels):
         pixels = replace(grey_scale, voi=None)(stored)
         flags.append(QCFlag.VOI_IGNORED)
     if is_for_processing(header):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import connection, parent_process
 from pathlib import Path
 
@@ -18,6 +19,10 @@ _THREADS = (
     "NUMEXPR_NUM_THREADS",
 )
 _STDERR = 2
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_MOST_BLOCK_BYTES, _MOST_KEPT_BYTES = 2**25, 2**28
+"""Larger blocks, and what is free beyond this, are given back all the same; glibc takes no more
+than the former."""
 
 
 @contextmanager
@@ -61,6 +66,18 @@ def single_threaded_children() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what a film gave back, for the next film (glibc alone).
+
+    It returns blocks as large as a film's to the system at once, which fills the next ones with
+    zeros, page by page: a twelfth of the time of a film.
+    """
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, _MOST_BLOCK_BYTES)
+        libc.mallopt(_M_TRIM_THRESHOLD, _MOST_KEPT_BYTES)
 
 
 def silence() -> None:

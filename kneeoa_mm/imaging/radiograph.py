@@ -76,14 +76,14 @@ class Crop:
 def pixel_digest(film: Radiograph) -> str:
     """SHA-256 of a film's size and display greys: the same for copies, whatever their encoding.
 
-    Every second row and column is enough to tell films apart, and four times as fast.
+    Every third row and column is enough to tell films apart, and nine times as fast.
 
     Example:
-        >>> wide, high = (np.zeros(size, dtype=np.float32) for size in ((2, 6), (6, 2)))
+        >>> wide, high = (np.zeros(size, dtype=np.float32) for size in ((3, 6), (6, 3)))
         >>> pixel_digest(Radiograph(wide)) == pixel_digest(Radiograph(high))
         False
     """
-    sample = np.ascontiguousarray(film.pixels[::2, ::2], dtype="<f4")
+    sample = np.ascontiguousarray(film.pixels[::3, ::3], dtype="<f4")
     return hashlib.sha256(repr(film.pixels.shape).encode() + sample.tobytes()).hexdigest()
 
 

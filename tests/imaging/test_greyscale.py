@@ -19,6 +19,7 @@ from kneeoa_mm.imaging.greyscale import (
     Rescale,
     Window,
     grey_range,
+    is_flat,
     own_bits,
     to_uint16,
 )
@@ -113,6 +114,32 @@ def test_whatever_a_header_states_greys_are_numbers(
     greys = scale(np.array([ends], dtype=np.int16 if is_signed else np.uint16))
     assert np.isfinite(greys).all()
     assert greys.min() == 0
+
+
+@given(
+    values=st.lists(st.integers(0, 4095), min_size=2, max_size=40),
+    slope=st.sampled_from([1.0, -1.0, 0.25, -3.7]),
+    is_inverted=st.booleans(),
+    is_signed=st.booleans(),
+)
+def test_greys_in_even_steps_are_those_of_the_look_up(
+    values: list[int], slope: float, is_inverted: bool, is_signed: bool
+) -> None:
+    """Where no window clips, arithmetic stands for the look-up: it must give the same film."""
+    stored = np.array([values], dtype=np.int16 if is_signed else np.uint16)
+    if is_signed:
+        stored -= 2048
+    window = Window(0.0, 80_000.0, "LINEAR_EXACT")
+    shown = (-1 if is_inverted else 1) * window(slope * stored.astype(float) + 5)
+    grey = GreyScale(Rescale(slope, 5.0), window, is_inverted)(stored)
+    np.testing.assert_allclose(grey, shown - shown.min(), atol=1e-7)
+
+
+def test_a_film_is_flat_only_without_a_second_grey() -> None:
+    film = np.full((30, 40), 7.5, dtype=np.float32)
+    assert is_flat(film)
+    film[-1, -1] = 8
+    assert not is_flat(film)
 
 
 @given(
