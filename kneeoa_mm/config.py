@@ -86,7 +86,9 @@ class TrainDetectorConfig(Settings):
 class StageConfig(Settings):
     """One fit of a staged recipe: which layers learn, how fast, for how long."""
 
-    trainable: Literal["head", "all"] = "all"
+    trainable: Literal["head", "all"] | Annotated[int, Field(ge=1)] = "all"
+    """``head``, ``all``, or the head and so many last layers of the encoder: a layer is a module
+    with weights of its own, such as a convolution. Batch statistics below stay as they are."""
     lr_factor: Positive = 1.0
     """Learning rate of the stage as a multiple of ``train.lr``."""
     epochs: int | None = Field(default=None, ge=1)
@@ -94,9 +96,10 @@ class StageConfig(Settings):
     milestones: tuple[int, ...] = ()
     """Epochs of the stage after which the rate is multiplied by ``gamma``."""
     gamma: Positive = 0.1
-    schedule: Literal["steps", "cosine"] = "steps"
+    schedule: Literal["steps", "cosine", "one_cycle"] = "steps"
     """``steps`` obeys ``milestones``; ``cosine`` falls to zero over the stage (Loshchilov and
-    Hutter 2017)."""
+    Hutter 2017); ``one_cycle`` rises for a fifth of it first, batch by batch (Smith and Topin
+    2019)."""
 
 
 class AugmentConfig(Settings):
@@ -107,6 +110,9 @@ class AugmentConfig(Settings):
     translation: float = Field(default=0.05, ge=0, lt=0.5)
     contrast: float = Field(default=0.2, ge=0, lt=1)
     brightness: float = Field(default=0.1, ge=0, lt=1)
+    mixup: float = Field(default=0.0, ge=0)
+    """Alpha of the Beta distribution that mixes images and labels of a batch (Zhang et al. 2018);
+    0: none."""
     horizontal_flip: bool = False
     """Off by default: knees are mirrored to one orientation, so a flip swaps medial and lateral."""
 
@@ -114,6 +120,8 @@ class AugmentConfig(Settings):
 class TrainConfig(Settings):
     """Optimisation, shared by KL and progression training."""
 
+    optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
+    """``sgd`` has a momentum of 0.9; the weight decay of ``adam`` and ``sgd`` is an L2 penalty."""
     lr: Positive = 5e-4
     weight_decay: float = Field(default=1e-4, ge=0)
     batch_size: int = Field(default=32, ge=1)
@@ -123,11 +131,19 @@ class TrainConfig(Settings):
         StageConfig(trainable="all"),
     )
     """Head alone first, then all layers at lower rates (Pi et al. 2023)."""
+    kl_loss: Literal["cross_entropy", "focal", "expected_grade", "coral", "corn"] = "cross_entropy"
+    """Loss of the KL grade; ``coral`` and ``corn`` give the network a head of four thresholds."""
+    focal_gamma: float = Field(default=2.0, ge=0)
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    """Of ``cross_entropy``, ``focal`` and ``expected_grade``."""
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)
+    """Of the moving average of the weights, a batch; 0: none. The averaged weights are the ones
+    that are validated and kept."""
     patience: int = Field(default=7, ge=1)
     """Epochs without a better validation after which a stage ends."""
-    select_by: Literal["loss", "accuracy", "qwk", "auroc"] = "loss"
-    """What the best epoch on the validation part is best in."""
+    select_by: Literal["loss", "accuracy", "qwk", "auroc", "last"] = "loss"
+    """What the best epoch on the validation part is best in; ``last`` chooses nothing: the last
+    epoch is kept, and in cross-validation no fold is spent on a choice."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the forward and backward pass; weights stay in float32."""
     augment: AugmentConfig = AugmentConfig()
@@ -139,6 +155,11 @@ class TrainConfig(Settings):
         if any(stage.epochs is None for stage in self.stages[:-1]):
             raise ValueError("only the last of stages may leave epochs open")
         return self
+
+    @property
+    def chooses_epoch(self) -> bool:
+        """Whether a validation part decides which epoch is kept."""
+        return self.select_by != "last"
 
     def stage_epochs(self) -> list[int]:
         """Epochs of each stage, in order, until ``epochs`` are used up.
@@ -161,9 +182,13 @@ class MemberConfig(Settings):
     """A classification network of torchvision, or ``timm:<name>`` with the extra ``timm``."""
     image_size_px: int = Field(default=224, ge=32)
     weights: str = "none"
-    """``none``, or a safetensors file of the backbone's weights; nothing is ever downloaded."""
+    """``none``, a safetensors file of the backbone's weights, or ``imagenet``: the file
+    ``<backbone>.safetensors`` in the folder that KNEEOA_MM_WEIGHTS names. Nothing is ever
+    downloaded."""
     normalisation: Literal["imagenet", "symmetric"] = "imagenet"
     """``symmetric`` maps grey values to [-1, 1]; pretrained weights want what they were fed."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the encoder's features dropped before the head in training."""
 
 
 class PretrainKLConfig(Settings):
@@ -172,6 +197,9 @@ class PretrainKLConfig(Settings):
     seed: int = 0
     members: tuple[MemberConfig, ...] = (MemberConfig(),)
     train: TrainConfig = TrainConfig()
+    balance: Literal["none", "sampling", "weights"] = "none"
+    """Against rare grades: draw them more often, or weigh them more in the loss, in inverse
+    proportion to their frequency in the training part."""
     folds: int = Field(default=5, ge=3)
     """Folds made when neither ``--folds`` nor the folder gives a split; three are the least, since
     each member needs one fold to be tested on and another to be chosen on."""

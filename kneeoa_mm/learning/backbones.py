@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from kneeoa_mm.errors import ConfigError, InputError, MissingExtraError
 _CLASSIFIERS = ("classifier", "fc", "heads", "head")
 _FEATURE_MAPS = ("features", "layer4", "trunk_output", "conv5")
 _TIMM = "timm:"
+WEIGHTS_FOLDER = "KNEEOA_MM_WEIGHTS"
+"""Environment variable that names the folder of ImageNet weights."""
 
 
 class Encoder(nn.Module):
@@ -99,6 +102,38 @@ def _build_timm(name: str) -> Encoder:
 
 def _first_linear(module: nn.Module) -> nn.Linear:
     return next(layer for layer in module.modules() if isinstance(layer, nn.Linear))
+
+
+def find_weights(name: str, backbone: str) -> Path | None:
+    """The file that ``weights`` of a recipe names.
+
+    Args:
+        name: ``none``, a file, or ``imagenet``.
+        backbone: Whose weights.
+
+    Returns:
+        None for random weights.
+
+    Raises:
+        InputError: ``imagenet``, and no folder of weights is named.
+    """
+    if name == "none":
+        return None
+    if name != "imagenet":
+        return Path(name)
+    folder = os.environ.get(WEIGHTS_FOLDER)
+    if not folder:
+        raise InputError(
+            f"Nobody says where the ImageNet weights of {backbone} are.",
+            expected=f"a folder with {_file_of(backbone)}, named by {WEIGHTS_FOLDER}",
+            fix="see docs/how-to/imagenet-weights.md: kneeoa-mm downloads nothing; "
+            "or start from random weights with --set members.0.weights=none",
+        )
+    return Path(folder) / _file_of(backbone)
+
+
+def _file_of(backbone: str) -> str:
+    return f"{backbone.replace(':', '-')}.safetensors"
 
 
 def load_pretrained(encoder: Encoder, weights: Path) -> None:

@@ -21,8 +21,9 @@ def plot_history(history: pd.DataFrame, path: Path) -> Path:
     figure = Figure(figsize=(4 * (1 + len(scores)), 3.2), layout="constrained")
     axes = figure.subplots(1, 1 + len(scores), squeeze=False)[0]
     for member, rows in history.groupby("member"):
-        (line,) = axes[0].plot(rows["epoch"], rows["val_loss"], label=str(member))
-        axes[0].plot(rows["epoch"], rows["train_loss"], linestyle=":", color=line.get_color())
+        (line,) = axes[0].plot(rows["epoch"], rows["train_loss"], ":", label=str(member))
+        if "val_loss" in history:
+            axes[0].plot(rows["epoch"], rows["val_loss"], color=line.get_color())
         for axis, score in zip(axes[1:], scores, strict=True):
             axis.plot(rows["epoch"], rows[score], color=line.get_color())
     axes[0].set_title("loss: validation —, training ···", fontsize=9)

@@ -167,6 +167,8 @@ class Batches:
         batch_size: Rows a batch; the last may be smaller, but a single left-over row joins its
             neighbour, for batch normalisation cannot learn from one image.
         augment: How to vary the images; None for evaluation, which also keeps the order.
+        weights: How often each row is drawn, in relation to the others (as many are drawn as there
+            are rows); None draws each once.
         seed: Seeds of order and augmentation.
     """
 
@@ -178,6 +180,7 @@ class Batches:
         *,
         batch_size: int,
         augment: AugmentConfig | None = None,
+        weights: Tensor | None = None,
         seed: tuple[int, ...] = (),
     ) -> None:
         self._arrays = arrays
@@ -185,6 +188,7 @@ class Batches:
         self._contract = contract
         self._batch_size = batch_size
         self._augment = augment
+        self._weights = weights
         self._seed = seed
 
     def __len__(self) -> int:
@@ -197,12 +201,18 @@ class Batches:
             starts.pop()
         return starts
 
+    def _drawn(self, generator: torch.Generator) -> Tensor:
+        n = len(self._rows)
+        if self._weights is None:
+            return torch.randperm(n, generator=generator)
+        return torch.multinomial(self._weights, n, replacement=True, generator=generator)
+
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         order, generator = self._rows, None
         if self._augment is not None:
             entropy = np.random.SeedSequence(self._seed).generate_state(1, np.uint64)[0]
             generator = torch.Generator().manual_seed(int(entropy) % 2**63)
-            order = order[torch.randperm(len(order), generator=generator)]
+            order = order[self._drawn(generator)]
         starts = self._splits()
         for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
             rows = order[start:stop]
@@ -210,7 +220,24 @@ class Batches:
             batch["images"] = to_input(batch["images"], self._contract)
             if self._augment is not None and generator is not None:
                 batch["images"] = augment_batch(batch["images"], self._augment, generator)
+                if self._augment.mixup:
+                    batch = mix(batch, self._augment.mixup, generator)
             yield batch
+
+
+def mix(batch: dict[str, Tensor], alpha: float, generator: torch.Generator) -> dict[str, Tensor]:
+    """Mix each knee of a batch with another one, images and labels alike (Zhang et al. 2018).
+
+    Args:
+        batch: Tensors of floating point, B rows each; a missing label (NaN) stays missing, and a
+            missing grade keeps no more than the other knee's share.
+        alpha: Of the Beta distribution from which the batch's share is drawn.
+        generator: Source of randomness.
+    """
+    seed = int(torch.randint(2**62, (), generator=generator))
+    share = float(np.random.default_rng(seed).beta(alpha, alpha))
+    partner = torch.randperm(len(batch["images"]), generator=generator)
+    return {name: share * own + (1 - share) * own[partner] for name, own in batch.items()}
 
 
 def augment_batch(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:

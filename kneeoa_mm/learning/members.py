@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 
 from kneeoa_mm import tables
+from kneeoa_mm.config import TrainConfig
 from kneeoa_mm.learning.curves import plot_history
 from kneeoa_mm.learning.inference import (
     ENSEMBLE_FILE,
@@ -83,7 +84,7 @@ def train_run(
     subjects = knees["subject_id"].astype(str)
     models = [_train_member(plan, subjects, config_digest, out, device=device) for plan in plans]
     predictions = _report(plans, models, knees, voting, device=device)
-    part = reported_part(plans[0].split)
+    part = reported_part(plans[0].split, plans[0].job.config)
     histories = [pd.read_csv(path) for path in sorted(out.glob(f"members/*/{HISTORY_FILE}"))]
     history = pd.concat(histories, ignore_index=True)
     outputs = {
@@ -108,9 +109,11 @@ def train_run(
     return predictions, outputs
 
 
-def reported_part(split: Split) -> str:
+def reported_part(split: Split, config: TrainConfig) -> str:
     """Which knees a run's predictions are of, in words."""
-    return "validation, used to choose epochs" if split.fold is None else "out of fold"
+    if split.fold is not None:
+        return "out of fold"
+    return "validation, used to choose epochs" if config.chooses_epoch else "validation"
 
 
 def member_name(number: int, backbone: str, split: Split) -> str:

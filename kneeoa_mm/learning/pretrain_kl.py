@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from kneeoa_mm import tables
 from kneeoa_mm.config import MemberConfig, PretrainKLConfig
 from kneeoa_mm.errors import InputError
 from kneeoa_mm.folds import make_folds
-from kneeoa_mm.learning.backbones import load_pretrained
+from kneeoa_mm.learning.backbones import find_weights, load_pretrained
 from kneeoa_mm.learning.framing import framing_notes
+from kneeoa_mm.learning.heads import head_of
 from kneeoa_mm.learning.inference import ImageStore
-from kneeoa_mm.learning.losses import kl_loss
+from kneeoa_mm.learning.losses import GradeLoss, grade_targets, grade_weights
 from kneeoa_mm.learning.members import (
     KL_OUTPUTS,
     Plan,
@@ -106,7 +105,7 @@ def pretrain_kl(
         outputs=outputs,
         counts={"knees": len(knees), "ungraded": ungraded, "members": len(plans)},
         failed=len(store.rejects),
-        figures={f"KL, {reported_part(splits[0])}": summarise_grades(predictions)},
+        figures={f"KL, {reported_part(splits[0], config.train)}": summarise_grades(predictions)},
         notes=framing_notes(store.framing, config.field_of_view_plateau_widths),
         next_step=f"kneeoa-mm evaluate {outputs['predictions']} --out {out / 'evaluation'}",
     )
@@ -121,31 +120,32 @@ def _plans(
 ) -> list[Plan]:
     contracts = [_contract(member, config) for member in config.members]
     images = [store.get(contract) for contract in contracts]
-    grades = torch.tensor(knees["kl_grade"].to_numpy(dtype=np.int64))
+    targets = grade_targets(knees["kl_grade"].to_numpy(dtype=np.float64))
     plans = []
     for split, started in zip(splits, networks, strict=True):
         usable = split.among(store.readable)
+        training = targets[usable.train]
+        weights = None if config.balance == "none" else grade_weights(training)
+        draw = training @ weights if weights is not None and config.balance == "sampling" else None
+        loss = GradeLoss.of(config.train, weights if config.balance == "weights" else None)
         for number, (member, network) in enumerate(zip(config.members, started, strict=True)):
             job = Job(
                 name=member_name(number, member.backbone, split),
                 network=network,
-                arrays={"images": images[number], "kl_grade": grades},
+                arrays={"images": images[number], "kl_target": targets},
                 train_rows=usable.train,
                 val_rows=usable.val,
                 contract=contracts[number],
                 config=config.train,
-                loss=partial(_loss, label_smoothing=config.train.label_smoothing),
+                loss=loss,
                 score=score_grades,
                 seed=(config.seed, number, split.fold or 0),
+                draw_weights=draw,
             )
-            weights = Path(member.weights).name
-            card = {"kind": "kl", "outputs": KL_OUTPUTS, "weights_source": weights}
+            source = Path(member.weights).name
+            card = {"kind": "kl", "outputs": KL_OUTPUTS, "weights_source": source}
             plans.append(Plan(job, usable, card))
     return plans
-
-
-def _loss(outputs: Outputs, batch: Outputs, *, label_smoothing: float) -> Tensor:
-    return kl_loss(outputs["kl_logits"], batch["kl_grade"], label_smoothing=label_smoothing)
 
 
 def _graded(knees: pd.DataFrame, data: Path) -> tuple[pd.DataFrame, int]:
@@ -164,7 +164,7 @@ def _splits(
     knees: pd.DataFrame, folds: pd.DataFrame | None, config: PretrainKLConfig, *, where: Path
 ) -> list[Split]:
     if folds is not None:
-        return cross_validation(knees, folds, where=where)
+        return cross_validation(knees, folds, chooses=config.train.chooses_epoch, where=where)
     return train_and_val(
         knees,
         knees["kl_grade"],
@@ -176,10 +176,11 @@ def _splits(
 
 def _start(config: PretrainKLConfig) -> list[KLNetwork]:
     torch.manual_seed(config.seed)
-    networks = [KLNetwork(member.backbone) for member in config.members]
+    head = head_of(config.train.kl_loss)
+    networks = [KLNetwork(member.backbone, head, member.dropout) for member in config.members]
     for member, network in zip(config.members, networks, strict=True):
-        if member.weights != "none":
-            load_pretrained(network.encoder, Path(member.weights))
+        if (weights := find_weights(member.weights, member.backbone)) is not None:
+            load_pretrained(network.encoder, weights)
     return networks
 
 
@@ -198,8 +199,8 @@ def _contract(member: MemberConfig, config: PretrainKLConfig) -> Preprocessing:
 
 def score_grades(outputs: Outputs, labels: Outputs) -> Metrics:
     """Metrics of the graded knees of a validation part, None where the part does not define one."""
-    known = labels["kl_grade"] >= 0
-    truth = labels["kl_grade"][known].numpy()
+    known = labels["kl_target"].sum(dim=1) > 0
+    truth = labels["kl_target"][known].argmax(dim=1).numpy()
     probabilities = outputs["kl_logits"][known].softmax(dim=1).double().numpy()
     if len(truth) == 0:
         return dict.fromkeys([*_SHOWN_EACH_EPOCH, "auroc"])

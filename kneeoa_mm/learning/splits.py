@@ -22,7 +22,7 @@ class Split:
     Attributes:
         fold: The fold held out for testing; None outside cross-validation.
         train: Rows to learn from.
-        val: Rows to choose the epoch on.
+        val: Rows to choose the epoch on; empty where nothing is chosen.
         report: Rows whose predictions the run reports: the held-out fold, which neither training
             nor selection saw; outside cross-validation the validation rows.
     """
@@ -40,12 +40,21 @@ class Split:
         """
         train, val, report = (rows[usable[rows]] for rows in (self.train, self.val, self.report))
         split = Split(self.fold, train, val, report)
-        _refuse_empty([split], "the images that could be read")
+        parts = ("train", "val", "report") if len(self.val) else ("train", "report")
+        _refuse_empty([split], "the images that could be read", parts)
         return split
 
 
-def cross_validation(knees: pd.DataFrame, folds: pd.DataFrame, *, where: Path | str) -> list[Split]:
+def cross_validation(
+    knees: pd.DataFrame, folds: pd.DataFrame, *, chooses: bool, where: Path | str
+) -> list[Split]:
     """One split a fold: it is tested on, the next one is chosen on, the others are learned from.
+
+    Args:
+        knees: With ``subject_id``.
+        folds: Table of folds by subject.
+        chooses: Whether the epoch is chosen; if not, the next fold is learned from too.
+        where: Named in errors.
 
     Raises:
         InputError: Subjects lack a fold, or there are fewer than three folds.
@@ -61,9 +70,9 @@ def cross_validation(knees: pd.DataFrame, folds: pd.DataFrame, *, where: Path | 
         )
     splits = []
     for held_out, chosen_on in zip(names, [*names[1:], names[0]], strict=True):
-        test, val = fold == held_out, fold == chosen_on
+        test, val = fold == held_out, (fold == chosen_on) & chooses
         splits.append(Split(held_out, _rows(~test & ~val), _rows(val), _rows(test)))
-    _refuse_empty(splits, where)
+    _refuse_empty(splits, where, ("train", "val", "report") if chooses else ("train", "report"))
     return splits
 
 
@@ -92,7 +101,7 @@ def train_and_val(
         part = np.where(training & np.isin(subjects, list(held)), "val", part)
     val = _rows(part == "val")
     splits = [Split(None, _rows(part == "train"), val, val)]
-    _refuse_empty(splits, where)
+    _refuse_empty(splits, where, ("train", "val"))
     return splits
 
 
@@ -100,9 +109,9 @@ def _rows(mask: NDArray[np.bool_]) -> Rows:
     return np.flatnonzero(mask).astype(np.int64)
 
 
-def _refuse_empty(splits: list[Split], where: Path | str) -> None:
+def _refuse_empty(splits: list[Split], where: Path | str, parts: tuple[str, ...]) -> None:
     for split in splits:
-        for name in ("train", "val", "report"):
+        for name in parts:
             if len(getattr(split, name)) == 0:
                 place = "" if split.fold is None else f", fold {split.fold}"
                 raise InputError(

@@ -16,8 +16,9 @@ from kneeoa_mm.config import TrainJSLConfig
 from kneeoa_mm.errors import InputError, LeakError
 from kneeoa_mm.learning.clinical import ClinicalEncoding
 from kneeoa_mm.learning.framing import framing_notes
+from kneeoa_mm.learning.heads import check_head
 from kneeoa_mm.learning.inference import Ensemble, ImageStore, Model, load_ensemble
-from kneeoa_mm.learning.losses import MISSING_GRADE, kl_loss, progression_loss
+from kneeoa_mm.learning.losses import GradeLoss, grade_targets, progression_loss
 from kneeoa_mm.learning.members import (
     KL_OUTPUTS,
     Plan,
@@ -72,10 +73,12 @@ def train_jsl(
     joined, counts = join_cohort(read_knees(knees), cohort, str(config.outcome))
     fold_file = folds or cohort / "folds.parquet"
     fold_table = tables.read_table(fold_file, tables.FOLDS)
-    splits = cross_validation(joined, fold_table, where=fold_file)
+    chooses = config.train.chooses_epoch
+    splits = cross_validation(joined, fold_table, chooses=chooses, where=fold_file)
     events = joined[str(config.outcome)].astype("Float64").to_numpy(float, na_value=np.nan)
     _refuse_eventless(splits, events, config)
     kl_run = load_ensemble(encoder)
+    check_head(config.train.kl_loss, kl_run.members[0].network.kl_head.kind)
     encoders = [_unseen_encoder(kl_run, split, joined, encoder) for split in splits]
     factors = _factor_names(config, joined)
 
@@ -104,8 +107,10 @@ def train_jsl(
         failed=len(store.rejects),
         notes=framing_notes(store.framing, contract.field_of_view_plateau_widths),
         figures={
-            f"{config.outcome}, {reported_part(splits[0])}": _summary(predictions, config),
-            f"KL, {reported_part(splits[0])}": summarise_grades(predictions),
+            f"{config.outcome}, {reported_part(splits[0], config.train)}": _summary(
+                predictions, config
+            ),
+            f"KL, {reported_part(splits[0], config.train)}": summarise_grades(predictions),
         },
         next_step=f"kneeoa-mm evaluate {outputs['predictions']} --out {out / 'evaluation'}",
     )
@@ -153,7 +158,7 @@ def join_cohort(
 
 def _refuse_eventless(splits: list[Split], events: np.ndarray, config: TrainJSLConfig) -> None:
     for split in splits:
-        for name in ("train", "val"):
+        for name in ("train", "val") if config.train.chooses_epoch else ("train",):
             found = {value for value in events[getattr(split, name)] if not np.isnan(value)}
             if len(found) < 2:
                 raise InputError(
@@ -210,7 +215,7 @@ def _plan(
     contract = source.card.preprocessing
     arrays = {
         "images": store.get(contract),
-        "kl_grade": torch.tensor(knees["kl_grade"].fillna(MISSING_GRADE).to_numpy(np.int64)),
+        "kl_target": grade_targets(knees["kl_grade"].to_numpy(np.float64, na_value=np.nan)),
         "event": torch.tensor(events, dtype=torch.float32),
     }
     encoding = None
@@ -224,6 +229,7 @@ def _plan(
         encoding.n_features if encoding else 0,
         config.clinical_width,
         config.dropout,
+        source.network.kl_head.kind,
     )
     network.encoder.load_state_dict(source.network.encoder.state_dict())
     network.kl_head.load_state_dict(source.network.kl_head.state_dict())
@@ -239,7 +245,11 @@ def _plan(
         val_rows=usable.val,
         contract=contract,
         config=config.train,
-        loss=partial(_loss, config=config),
+        loss=partial(
+            _loss,
+            grade_loss=GradeLoss.of(config.train),
+            kl_loss_weight=config.kl_loss_weight,
+        ),
         score=_score,
         seed=(config.seed, split.fold or 0),
     )
@@ -252,10 +262,11 @@ def _plan(
     return Plan(job, usable, card)
 
 
-def _loss(outputs: Outputs, batch: Outputs, *, config: TrainJSLConfig) -> Tensor:
-    smoothing = config.train.label_smoothing
-    grading = kl_loss(outputs["kl_logits"], batch["kl_grade"], label_smoothing=smoothing)
-    return progression_loss(outputs["jsl_logit"], batch["event"]) + config.kl_loss_weight * grading
+def _loss(
+    outputs: Outputs, batch: Outputs, *, grade_loss: GradeLoss, kl_loss_weight: float
+) -> Tensor:
+    progression = progression_loss(outputs["jsl_logit"], batch["event"])
+    return progression + kl_loss_weight * grade_loss(outputs, batch)
 
 
 def _score(outputs: Outputs, labels: Outputs) -> Metrics:

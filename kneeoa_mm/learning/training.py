@@ -14,15 +14,17 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as lightning
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from kneeoa_mm.config import StageConfig, TrainConfig
 from kneeoa_mm.errors import KneeOAError
@@ -35,6 +37,13 @@ from kneeoa_mm.run_folder import atomic_path
 LAST_CHECKPOINT = "last.ckpt"
 BEST_WEIGHTS = "best.safetensors"
 _LESS_IS_BETTER = {"loss"}
+_RISE = 0.2
+"""Share of one cycle in which the rate rises."""
+_OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": torch.optim.AdamW,
+    "adam": torch.optim.Adam,
+    "sgd": partial(torch.optim.SGD, momentum=0.9),
+}
 
 Outputs = dict[str, Tensor]
 Metrics = dict[str, float | None]
@@ -49,12 +58,14 @@ class Job:
         network: The network; changed in place.
         arrays: ``images`` as bytes (n, S, S) and labels, n rows each.
         train_rows: Rows to learn from.
-        val_rows: Rows to choose the epoch on.
+        val_rows: Rows to choose the epoch on; may be empty where nothing is chosen.
         contract: Preprocessing of the images.
         config: Optimisation.
         loss: Of outputs and batch.
         score: Metrics of all outputs and labels of the validation part.
         seed: Seeds of this member.
+        draw_weights: How often each of ``train_rows`` is drawn in an epoch, in relation to the
+            others; None takes each once.
     """
 
     name: str
@@ -67,6 +78,7 @@ class Job:
     loss: Callable[[Outputs, Outputs], Tensor]
     score: Callable[[Outputs, Outputs], Metrics]
     seed: tuple[int, ...]
+    draw_weights: Tensor | None = None
 
 
 @dataclass
@@ -122,6 +134,7 @@ def _trainer(job: Job, epochs: int, recorder: Recorder, device: str) -> lightnin
         enable_model_summary=False,
         enable_progress_bar=sys.stderr.isatty(),
         num_sanity_val_steps=0,
+        limit_val_batches=None if len(job.val_rows) else 0,
         reload_dataloaders_every_n_epochs=1,
     )
 
@@ -148,12 +161,26 @@ def _read_record(checkpoint: Path) -> Record:
     return Record(**state["callbacks"][Recorder.STATE_KEY])
 
 
+def _moving(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+    """A moving average that trusts the first batches less."""
+
+    def average(mean: Tensor, new: Tensor, n: Tensor | int) -> Tensor:
+        if not mean.is_floating_point():
+            return new
+        kept = min(decay, (1 + int(n)) / (10 + int(n)))
+        return torch.lerp(new, mean, kept)
+
+    return average
+
+
 class Learner(lightning.LightningModule):
     """One stage of a job, in Lightning's terms."""
 
     def __init__(self, job: Job, index: int, epochs: int) -> None:
         super().__init__()
         self.network = job.network.to(memory_format=torch.channels_last).train()
+        decay = job.config.ema_decay
+        self.average = AveragedModel(self.network, avg_fn=_moving(decay)) if decay else None
         self._job = job
         self._index = index
         self._epochs = epochs
@@ -162,23 +189,45 @@ class Learner(lightning.LightningModule):
         self._validation: list[tuple[Outputs, Outputs]] = []
         self.val_metrics: Metrics = {}
 
+    @property
+    def kept(self) -> Network:
+        """The network that is validated and kept: the averaged one where there is one."""
+        return self._job.network if self.average is None else cast(Network, self.average.module)
+
     def configure_model(self) -> None:
         """Let only the stage's layers learn."""
-        everything = self._stage.trainable == "all"
-        self.network.requires_grad_(everything)
-        if not everything:
-            for head in self._job.network.head_modules():
-                head.requires_grad_(True)
+        self.network.requires_grad_(True)
+        for layer in self._frozen_layers():
+            layer.requires_grad_(False)
+
+    def _frozen_layers(self) -> list[nn.Module]:
+        """What the stage leaves alone: all of the encoder but its last layers."""
+        trainable = self._stage.trainable
+        if trainable == "all":
+            return []
+        modules = [m for m in self._job.network.encoder.modules() if not list(m.children())]
+        weighted = [i for i, m in enumerate(modules) if list(m.parameters(recurse=False))]
+        if trainable == "head":
+            return modules
+        return modules[: weighted[-trainable]] if trainable < len(weighted) else []
 
     def configure_optimizers(self) -> Any:
         """A fresh optimiser for the stage."""
         config, stage = self._job.config, self._stage
-        optimiser = torch.optim.AdamW(
+        lr = config.lr * stage.lr_factor
+        optimiser = _OPTIMISERS[config.optimiser](
             [p for p in self.network.parameters() if p.requires_grad],
-            lr=config.lr * stage.lr_factor,
+            lr=lr,
             weight_decay=config.weight_decay,
         )
         schedule: torch.optim.lr_scheduler.LRScheduler
+        if stage.schedule == "one_cycle":
+            steps = self._epochs * len(self.train_dataloader())
+            schedule = torch.optim.lr_scheduler.OneCycleLR(
+                optimiser, lr, total_steps=steps, pct_start=_RISE
+            )
+            each_batch = {"scheduler": schedule, "interval": "step"}
+            return {"optimizer": optimiser, "lr_scheduler": each_batch}
         if stage.schedule == "cosine":
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self._epochs)
         else:
@@ -195,6 +244,7 @@ class Learner(lightning.LightningModule):
             job.contract,
             batch_size=job.config.batch_size,
             augment=job.config.augment,
+            weights=job.draw_weights,
             seed=(*job.seed, self._index, self.current_epoch),
         )
 
@@ -204,11 +254,11 @@ class Learner(lightning.LightningModule):
         return Batches(job.arrays, job.val_rows, job.contract, batch_size=job.config.batch_size)
 
     def on_train_epoch_start(self) -> None:
-        """Seed dropout; keep a frozen encoder's batch statistics as they are."""
+        """Seed dropout; keep the batch statistics of frozen layers as they are."""
         torch.manual_seed(_seed(self._job.seed, self._index, self.current_epoch, 1))
         self._losses = []
-        if self._stage.trainable == "head":
-            self._job.network.encoder.eval()
+        for layer in self._frozen_layers():
+            layer.eval()
 
     def training_step(self, batch: Outputs, _: int) -> Tensor:
         """Loss of a batch."""
@@ -222,13 +272,18 @@ class Learner(lightning.LightningModule):
         self._losses.append(float(loss.detach()))
         return loss
 
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Move the average towards the weights."""
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+
     def on_validation_epoch_start(self) -> None:
         """Forget the last epoch's outputs."""
         self._validation = []
 
     def validation_step(self, batch: Outputs, _: int) -> None:
         """Keep outputs and labels."""
-        outputs = {name: logits.float().cpu() for name, logits in self.network(batch).items()}
+        outputs = {name: logits.float().cpu() for name, logits in self.kept(batch).items()}
         labels = {name: value.cpu() for name, value in batch.items() if name != "images"}
         self._validation.append((outputs, labels))
 
@@ -299,16 +354,19 @@ class Recorder(lightning.Callback):
         self._keep_best(learner, epoch)
         with atomic_path(self._folder / LAST_CHECKPOINT) as temporary:
             trainer.save_checkpoint(temporary)
-        shown = ", ".join(f"{k} {v:.3f}" for k, v in metrics.items() if v is not None)
+        shown = [f"{k} {v:.3f}" for k, v in metrics.items() if v is not None]
         say(
             f"{self._job.name}: epoch {epoch}/{self._job.config.epochs}, "
-            f"train loss {learner.train_loss:.3f}, val {shown}, {row['seconds']:.0f} s"
+            f"train loss {learner.train_loss:.3f}, "
+            + (f"val {', '.join(shown)}, " if shown else "")
+            + f"{row['seconds']:.0f} s"
         )
         self._stop_if_stale(trainer)
 
     def _keep_best(self, learner: Learner, epoch: int) -> None:
         record, name = self._record, self._job.config.select_by
-        value = learner.val_metrics.get(name)
+        # the last of all is the newest, whatever its metrics
+        value = None if name == "last" else learner.val_metrics.get(name)
         score = None if value is None else (-value if name in _LESS_IS_BETTER else value)
         # without any score yet, the newest weights are the best there are
         if (score is None and record.best is not None) or _not_above(score, record.best):
@@ -316,7 +374,7 @@ class Recorder(lightning.Callback):
             return
         record.best, record.stale_epochs = score, 0
         record.best_metrics = {"epoch": float(epoch), **learner.val_metrics}
-        state = {k: v.contiguous() for k, v in self._job.network.state_dict().items()}
+        state = {k: v.contiguous() for k, v in learner.kept.state_dict().items()}
         with atomic_path(self._folder / BEST_WEIGHTS) as temporary:
             temporary.write_bytes(save(state))
 

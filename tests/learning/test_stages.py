@@ -15,6 +15,7 @@ from kneeoa_mm.config import PretrainKLConfig, TrainJSLConfig, load_config
 from kneeoa_mm.errors import ConfigError, InputError, LeakError, OutputExistsError
 from kneeoa_mm.learning import training
 from kneeoa_mm.learning.inference import load_ensemble, predict_knees
+from kneeoa_mm.learning.networks import KLNetwork
 from kneeoa_mm.learning.pretrain_kl import pretrain_kl
 from kneeoa_mm.learning.saliency import explain
 from kneeoa_mm.learning.sources import read_knees
@@ -70,11 +71,23 @@ class Interrupted(BaseException):
     """Stands for a kill at the end of an epoch."""
 
 
+EVERYTHING_AT_ONCE = (
+    "train.stages.1={schedule: one_cycle, trainable: 6}",
+    "train.ema_decay=0.9",
+    "train.select_by=last",
+    "train.augment.mixup=0.4",
+    "train.kl_loss=corn",
+    "balance=sampling",
+    "members.0.dropout=0.2",
+)
+
+
+@pytest.mark.parametrize("recipe", [("train.stages.1.schedule=cosine",), EVERYTHING_AT_ONCE])
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_a_resumed_run_equals_one_that_was_never_interrupted(
-    graded_folder, tmp_path, monkeypatch, epoch
+    graded_folder, tmp_path, monkeypatch, epoch, recipe
 ):
-    config = kl_config("train.epochs=4", "train.stages.1.schedule=cosine")
+    config = kl_config("train.epochs=4", *recipe)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     pretrain_kl(graded_folder, whole, config=config, device="cpu")
 
@@ -100,6 +113,51 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(
     pd.testing.assert_frame_equal(left, right)
     left, right = (pd.read_parquet(run / "predictions.parquet") for run in (whole, broken))
     pd.testing.assert_frame_equal(left, right)
+
+
+@pytest.mark.parametrize(("trainable", "moved"), [("head", 0), (3, 3), (10, 10), ("all", 10)])
+def test_a_stage_moves_its_last_layers_alone(graded_folder, tmp_path, trainable, moved):
+    """Of the ten convolutions and normalisations of the small network, statistics included."""
+    run = tmp_path / "run"
+    config = kl_config("train.epochs=1", f"train.stages=[{{trainable: {trainable}}}]")
+    torch.manual_seed(config.seed)
+    before = KLNetwork("simple_cnn").state_dict()
+    pretrain_kl(graded_folder, run, config=config, device="cpu")
+    changed = {name for name, value in weights(run).items() if not torch.equal(value, before[name])}
+    layers = [f"encoder.backbone.features.{n}." for n in range(15) if n % 3 != 2]
+    assert [any(n.startswith(layer) for n in changed) for layer in layers] == [
+        number >= 10 - moved for number in range(10)
+    ]
+    assert "kl_head.weight" in changed
+
+
+def test_without_a_choice_the_last_epoch_is_kept_and_every_fold_is_tested(graded_folder, tmp_path):
+    run = tmp_path / "run"
+    sets = ("train.epochs=2", "train.select_by=last", "cross_validate=true", "folds=3")
+    pretrain_kl(graded_folder, run, config=kl_config(*sets), device="cpu")
+    history = pd.read_csv(run / "history.csv")
+    assert not [name for name in history if name.startswith("val_")]
+    members = load_ensemble(run).members
+    assert [member.card.seen_subjects.selection for member in members] == [()] * 3
+    subjects = set(read_knees(graded_folder)["subject_id"])
+    predictions = tables.read_table(run / "predictions.parquet", tables.PREDICTIONS)
+    for member in members:
+        known = member.card.seen_subjects.in_training(subjects)
+        assert 0.6 * len(subjects) <= len(known) <= 0.7 * len(subjects)
+    assert len(predictions) == len(read_knees(graded_folder))
+
+
+def test_the_averaged_weights_are_the_ones_that_are_kept(graded_folder, tmp_path):
+    """At a rate of which a step is a leap, the average moves less far than the weights."""
+    sets = ("train.epochs=1", "train.stages=[{trainable: head}]", "train.lr=0.1")
+    plain, averaged = tmp_path / "plain", tmp_path / "averaged"
+    torch.manual_seed(0)
+    start = KLNetwork("simple_cnn").state_dict()["kl_head.weight"]
+    pretrain_kl(graded_folder, plain, config=kl_config(*sets), device="cpu")
+    smooth = kl_config(*sets, "train.ema_decay=0.9")
+    pretrain_kl(graded_folder, averaged, config=smooth, device="cpu")
+    left, right = (weights(run)["kl_head.weight"] - start for run in (plain, averaged))
+    assert 0 < right.norm() < left.norm()
 
 
 def test_a_taken_folder_is_refused_before_any_work(graded_folder, tmp_path):
