@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,10 +22,12 @@ from kneeoa_mm.options import (
     Engine,
     EngineOption,
     Folds,
+    Form,
     Ids,
     Jobs,
     Json,
     ModelOption,
+    OptionalModel,
     OutDir,
     Overwrite,
     Recipe,
@@ -180,7 +183,7 @@ def cohort(
     tables: Annotated[Path, typer.Argument(help="Folder of the cohort's source tables.")],
     out: OutDir,
     name: Annotated[
-        str, typer.Option("--cohort", help="Shipped cohort (oai, synthetic) or cohort.yaml.")
+        str, typer.Option("--cohort", help="Shipped cohort (oai, most, ...) or cohort.yaml.")
     ],
     ids: Annotated[
         str, typer.Option(help="As given to `preprocess`, so that tables join.")
@@ -202,6 +205,21 @@ def cohort(
         seed=seed,
         overwrite=overwrite,
     )
+
+
+@command("check tables")
+def check(
+    folder: Annotated[Path, typer.Argument(help="Tables, graded images, or DICOM films.")],
+    name: CohortName = None,
+    parameters: Annotated[
+        int | None,
+        typer.Option(min=1, help="Candidate parameters of the model; counted if not said."),
+    ] = None,
+) -> StageResult:
+    """Say what a folder holds, what it lacks, what would be lost, and if it is large enough."""
+    from kneeoa_mm.cohort.check import check_folder
+
+    return check_folder(folder, cohort=name, parameters=parameters)
 
 
 @command("train-detector films --val more-films --out detector")
@@ -315,11 +333,13 @@ def train_jsl(
     )
 
 
-@command("predict films --model runs/kl --out grades.csv --ids keep")
+@command("predict film.dcm --out grades.csv")
 def predict(
     source: Source,
-    model: ModelOption,
-    out: Annotated[Path, typer.Option("--out", help="Table to write: .parquet or .csv.")],
+    model: OptionalModel = None,
+    out: Annotated[Path, typer.Option("--out", help="Table to write: .csv or .parquet.")] = Path(
+        "predictions.csv"
+    ),
     clinical: ClinicalTable = None,
     cohort: CohortName = None,
     ids: Ids = None,
@@ -342,6 +362,24 @@ def predict(
         jobs=jobs,
         overwrite=overwrite,
     )
+
+
+@command("export runs/kl --out onnx")
+def export(
+    model: Annotated[Path, typer.Argument(help="Run folder or model folder.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder to write; for one network also a file .onnx.")
+    ],
+    form: Annotated[Form, typer.Option("--format", help="What to write.")] = Form.ONNX,
+    half: Annotated[
+        bool, typer.Option("--half", help="Weights in half precision (safetensors).")
+    ] = False,
+    overwrite: Overwrite = False,
+) -> StageResult:
+    """Write a model for others, as ONNX or in half the bytes, and prove that it says the same."""
+    from kneeoa_mm.learning.export import export
+
+    return export(model, out, form=form.value, half=half, overwrite=overwrite)
 
 
 @command("evaluate runs/kl/predictions.parquet --out evaluation")
@@ -475,5 +513,10 @@ def doctor() -> StageResult:
 
 
 def main() -> None:
-    """Entry point of ``kneeoa-mm``."""
-    app()
+    """Entry point of ``kneeoa-mm``; under torchrun, of all processes that train together."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        app()
+        return
+    from kneeoa_mm.learning import processes
+
+    processes.run(app)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,8 +12,13 @@ from kneeoa_mm.config import Settings, read_yaml_mapping, shipped, validate
 from kneeoa_mm.errors import ConfigError
 
 ENROLLEES = "enrollees"
-KEYS = ("subject_id", "laterality", "reading_project")
-"""Columns that say whose value it is and who read it; never missing, and in any table."""
+KEYS = ("subject_id", "laterality", "visit", "reading_project")
+"""Columns that say whose value it is, of when and by whom; never missing, and in any table."""
+EXCLUDE = "exclude_"
+"""Start of the name of a flag whose knees are left out of the cohort, such as exclude_fracture."""
+
+_VISIT = "{visit}"
+_FILE_SUFFIXES = {".yaml", ".yml"}
 
 
 class FilmsSpec(Settings):
@@ -28,8 +33,8 @@ class ColumnSpec(Settings):
     """One source column, and how its cells become our values."""
 
     column: str
-    """Name in the source, in any case; ``{visit}`` stands for the digits of the visit's code and
-    ``{side}`` for R or L, one column a side."""
+    """Name in the source, in any case; ``{visit}`` stands for the digits of the visit's code;
+    ``{side}`` for R or L and ``{side_name}`` for right or left, one column a side."""
     codes: dict[str, str | int | float | None] | None = None
     """Source code to our value; None makes the code a missing value that keeps it as its reason.
     Where given, any other code is refused. Where not, cells are read as they stand."""
@@ -37,6 +42,9 @@ class ColumnSpec(Settings):
     """What the source's number is multiplied by to stand in our unit, or with our sign."""
     date_formats: tuple[str, ...] = ("%m/%d/%Y", "%m/%d/%y")
     """Formats of a date, in the order in which they are tried."""
+    out_of_range: Literal["refuse", "missing"] = "refuse"
+    """A value outside what can be (a BMI of 2.9 or 290) stops the run, which lists every such row;
+    or it is missing, with the value as its reason."""
     optional: bool = False
     """A release without this column is accepted, and its values are missing."""
 
@@ -45,18 +53,39 @@ class ColumnSpec(Settings):
     def _codes_are_text(cls, codes: Any) -> Any:
         return {str(k): v for k, v in codes.items()} if isinstance(codes, dict) else codes
 
+    @property
+    def is_per_side(self) -> bool:
+        """There is one such column a side."""
+        return "{side}" in self.column or "{side_name}" in self.column
+
 
 class TableSpec(Settings):
     """One source table, or one a visit."""
 
     file: str
     """File name, matched without regard to case anywhere below the tables folder; ``{visit}``
-    stands for the digits of the visit's code."""
+    stands for the digits of the visit's code. Where no file of this name is there, one of the same
+    stem as text (.txt, .csv, .tsv) or SAS (.sas7bdat) is taken."""
     columns: dict[str, ColumnSpec]
     """Our name to the source's column. The short form ``ours: THEIRS`` is allowed."""
-    separator: str = "|"
+    separator: str | None = None
+    """What stands between fields; without it, that of ``|``, tab, ``;`` and ``,`` which the header
+    has most of."""
+    decimal: Literal[".", ","] | None = None
+    """Decimal sign. Without it a point, and a comma too where ``;`` separates fields, as
+    spreadsheets write where the comma is the decimal sign."""
+    dictionary_rows: int = Field(default=0, ge=0)
+    """Lines below the header that describe the columns and hold no data."""
+    rows: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Source column to the codes whose rows are read; all others are left alone. In a table that
+    holds all visits, ``visit: [V00]`` is what makes its factors baseline factors."""
     optional: bool = False
     """The cohort can be built without this table."""
+
+    @field_validator("rows", mode="before")
+    @classmethod
+    def _row_codes_are_text(cls, rows: Any) -> Any:
+        return {k: tuple(map(str, v)) for k, v in rows.items()} if isinstance(rows, dict) else rows
 
     @field_validator("columns", mode="before")
     @classmethod
@@ -73,13 +102,37 @@ class TableSpec(Settings):
 
     @property
     def is_per_visit(self) -> bool:
-        """There is one file a visit."""
-        return "{visit}" in self.file
+        """There is one file, or one set of columns, a visit."""
+        return _VISIT in self.file or any(_VISIT in c.column for c in self.columns.values())
+
+    @property
+    def has_visits_in_rows(self) -> bool:
+        """One file holds all visits, and a column says which."""
+        return "visit" in self.columns
 
     @property
     def is_per_knee(self) -> bool:
         """There is one row a knee; otherwise one row a subject."""
         return "laterality" in self.columns
+
+
+class OutcomesSpec(Settings):
+    """What counts as progression; docs/reference/outcomes.md has the definitions."""
+
+    width: Literal["mjsw_medial_mm", "jsw_fixed_mm"] = "mjsw_medial_mm"
+    """The joint-space width that is lost: the medial minimum, or that at a fixed location."""
+    jsl_threshold_mm: float = Field(default=0.7, gt=0)
+    """Loss that counts; a knee with less to lose at baseline is not at risk."""
+    fnih_months: tuple[int, ...] = (24, 36, 48)
+    """Films of which any may show the loss of ``jsl_fnih``."""
+    fnih_kl_grades: tuple[int, ...] = (1, 2, 3)
+    """Baseline grades that are eligible for ``jsl_fnih``."""
+    kl_horizon_months: int = Field(default=48, gt=0)
+    """Until when a rise of the grade counts."""
+    kl_step_to_doubtful_counts: bool = False
+    """Whether a step from grade 0 to 1 is progression."""
+    tkr_horizon_months: int = Field(default=48, gt=0)
+    """Follow-up that a knee without replacement needs for the value 0 of ``tkr``."""
 
 
 class CohortSpec(Settings):
@@ -93,8 +146,7 @@ class CohortSpec(Settings):
     """KL reading projects in order of preference; all readings of a knee come from one of them."""
     jsw_projects: tuple[int, ...] = ()
     """Joint-space width reading projects in order of preference, likewise."""
-    tkr_horizon_months: int = Field(default=48, gt=0)
-    """Follow-up that a knee without replacement needs for the value 0 of ``tkr``."""
+    outcomes: OutcomesSpec = OutcomesSpec()
     tables: dict[str, TableSpec] = Field(default_factory=dict)
     """Source tables. ``enrollees`` lists the subjects, one row each."""
 
@@ -126,20 +178,57 @@ def visit_digits(code: str) -> str:
     return re.sub(r"\D", "", code)
 
 
+def shipped_cohorts() -> dict[str, Path]:
+    """Name to file of each shipped cohort.
+
+    ``oai`` is cohorts/oai/cohort.yaml, and ``oai/nda`` its other release, cohorts/oai/nda.yaml.
+    """
+    root = shipped("cohorts")
+    return {
+        str(path.relative_to(root).with_suffix("")).removesuffix("/cohort"): path
+        for path in sorted(root.glob("*/*.yaml"))
+    }
+
+
 def read_cohort_spec(name_or_file: str) -> CohortSpec:
     """Read the spec of a shipped cohort, or of a YAML file.
+
+    A file that ``extends`` another (a shipped cohort by name, or a file relative to itself) says
+    only what differs: mappings are joined, everything else is replaced, and ``null`` takes away.
 
     Raises:
         ConfigError: There is no such cohort, or its file is not valid.
     """
     path = Path(name_or_file)
-    if not (path.suffix in {".yaml", ".yml"} and path.is_file()):
-        path = shipped("cohorts") / name_or_file / "cohort.yaml"
-    if not path.is_file():
-        names = sorted(p.parent.name for p in shipped("cohorts").glob("*/cohort.yaml"))
+    if not (path.suffix in _FILE_SUFFIXES and path.is_file()):
+        known = shipped_cohorts()
+        if name_or_file not in known:
+            raise ConfigError(
+                "There is no such cohort.",
+                expected="a YAML file, or one of " + ", ".join(known),
+                found=name_or_file,
+            )
+        path = known[name_or_file]
+    return validate(CohortSpec, _read_extended(path), where=path)
+
+
+def _read_extended(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
+    document = read_yaml_mapping(path)
+    base = document.pop("extends", None)
+    if base is None:
+        return document
+    base_path = shipped_cohorts().get(str(base), path.parent / str(base)).resolve()
+    if base_path in below or not base_path.is_file():
         raise ConfigError(
-            "There is no such cohort.",
-            expected="a YAML file, or one of " + ", ".join(names),
-            found=name_or_file,
+            "A cohort extends what is not there, or itself.", found=str(base), where=path
         )
-    return validate(CohortSpec, read_yaml_mapping(path), where=path)
+    return _joined(_read_extended(base_path, (*below, base_path)), document)
+
+
+def _joined(base: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    joined = {**base, **more}
+    for key, value in more.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            joined[key] = _joined(base[key], value)
+    # a missing value among codes is a null that stays: it is in `codes`, never in the base too
+    return {key: value for key, value in joined.items() if value is not None or key not in base}

@@ -17,6 +17,13 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+class Form(StrEnum):
+    """What a model is exported as."""
+
+    ONNX = "onnx"
+    SAFETENSORS = "safetensors"
+
+
 class Engine(StrEnum):
     """What works through the films."""
 
@@ -56,7 +63,7 @@ Folds = Annotated[
     Path | None, typer.Option(help="Table of folds by subject, from `cohort` or an earlier run.")
 ]
 CohortName = Annotated[
-    str | None, typer.Option("--cohort", help="Shipped cohort (oai, synthetic) or cohort.yaml.")
+    str | None, typer.Option("--cohort", help="Shipped cohort (oai, most, ...) or cohort.yaml.")
 ]
 Ids = Annotated[
     str | None,
@@ -65,9 +72,14 @@ Ids = Annotated[
     ),
 ]
 Source = Annotated[
-    Path, typer.Argument(help="DICOM films, a folder of images, or a table of knees.")
+    Path,
+    typer.Argument(help="DICOM films, pictures of single knees, or a table of knees."),
 ]
 ModelOption = Annotated[Path, typer.Option("--model", help="Run folder or model folder.")]
+OptionalModel = Annotated[
+    Path | None,
+    typer.Option("--model", help="Run folder or model folder; without, the shipped graders."),
+]
 ClinicalTable = Annotated[
     Path | None,
     typer.Option("--clinical", help="Output of `cohort`, or a table by knee_id, for fused models."),

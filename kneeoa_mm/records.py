@@ -73,6 +73,10 @@ class Outcome(StrEnum):
 
     JSL_48M = "jsl_48m"
     """Loss of at least 0.7 mm of minimum medial joint-space width, baseline to 48 months."""
+    JSL_FNIH = "jsl_fnih"
+    """Such a loss on any film of 24, 36 and 48 months, of knees with KL grade 1 to 3."""
+    JSL_OR_KR_48M = "jsl_or_kr_48m"
+    """Such a loss, or replacement of the knee, by 48 months."""
     KL_PROGRESSION = "kl_progression"
     """Rise of the KL grade to 2 or more, baseline to 48 months, within one reading project."""
     TKR = "tkr"
@@ -87,6 +91,8 @@ class PredictionStatus(StrEnum):
     """The image could not be read."""
     REJECTED = "rejected"
     """The film was refused during preprocessing; ``rejects.csv`` says why."""
+    NOT_A_KNEE = "not_a_knee"
+    """The image resembles no knee that the model learnt from."""
 
 
 class PixelSpacing(NamedTuple):

@@ -30,6 +30,7 @@ from kneeoa_mm.records import (
     View,
 )
 
+_FIRST_OUTCOMES = (Outcome.JSL_48M, Outcome.KL_PROGRESSION, Outcome.TKR)
 _METADATA_KEY = b"kneeoa_mm"
 _MAX_ROWS_LISTED = 5
 
@@ -145,11 +146,16 @@ kept here and not in the cohort, since it tells who was selected and must not be
 def _outcome_columns() -> dict[str, pa.Column]:
     columns = {}
     for outcome in Outcome:
-        columns[str(outcome)] = _binary()
-        columns[f"{outcome}_reason"] = _column(str, nullable=True)
-        columns[f"{outcome}_event_observed"] = _binary()
-        columns[f"{outcome}_lower_months"] = _column(float, pa.Check.ge(0), nullable=True)
-        columns[f"{outcome}_upper_months"] = _column(float, pa.Check.ge(0), nullable=True)
+        # tables of before the later outcomes stay readable
+        required = outcome in _FIRST_OUTCOMES
+        columns[str(outcome)] = _binary(required=required)
+        columns[f"{outcome}_reason"] = _column(str, nullable=True, required=required)
+        columns[f"{outcome}_event_observed"] = _binary(required=required)
+        for bound in ("lower", "upper"):
+            columns[f"{outcome}_{bound}_months"] = _column(
+                float, pa.Check.ge(0), nullable=True, required=required
+            )
+        columns[f"{outcome}_weight"] = _column(float, pa.Check.gt(0), nullable=True, required=False)
     return columns
 
 
@@ -165,22 +171,30 @@ COHORT = _schema(
         "race": _column(str, nullable=True),
         "knee_injury": _binary(),
         "fta_deg": _column(float, _between(-30, 30, "degrees"), nullable=True),
+        "hka_deg": _column(float, _between(-30, 30, "degrees"), nullable=True, required=False),
         "womac_total": _column(float, _between(0, 96), nullable=True, required=False),
         "kl_grade": _grade(),
+        "contralateral_kl_grade": _grade(),
         "oarsi_jsn_medial": _column(float, _between(0, 3.99), nullable=True, required=False),
+        "oarsi_jsn_lateral": _column(float, _between(0, 3.99), nullable=True, required=False),
+        "lateral_predominant": _binary(required=False),
         "mjsw_medial_mm": _column(float, _between(0, 15, "mm"), nullable=True),
         **_outcome_columns(),
         "death_months": _column(float, pa.Check.ge(0), nullable=True, required=False),
         "last_contact_months": _column(float, pa.Check.ge(0), nullable=True, required=False),
+        "split": _column(str, nullable=True, required=False),
+        "matched_pair": _column(str, nullable=True, required=False),
         "missing_reasons": _column(str, nullable=True, required=False),
     },
 )
-"""One row a knee at baseline. ``fta_deg`` is negative in varus. For each outcome NAME: ``NAME`` is
-1, 0 or missing; ``NAME_reason`` says why it is missing; the event lies in (``NAME_lower_months``,
-``NAME_upper_months``] where ``NAME_event_observed`` is 1 (both the same where its day is known),
+"""One row a knee at baseline. ``fta_deg`` and ``hka_deg`` are negative in varus.
+``lateral_predominant`` is 1 where lateral narrowing exceeds medial. For each outcome NAME:
+``NAME`` is 1, 0 or missing; ``NAME_reason`` says why it is missing; the event lies in
+(``NAME_lower_months``, ``NAME_upper_months``] where ``NAME_event_observed`` is 1 (both the same where its day is known),
 otherwise the knee was last known free of it at ``NAME_lower_months`` and upper is missing. A knee
-that is not at risk has no interval. ``missing_reasons`` says why factors are missing, as
-``name: reason; ...``."""
+that is not at risk has no interval; ``NAME_weight`` is the inverse probability that a knee like it
+has a value. ``split`` is the part that the source put it in, ``matched_pair`` its pair in a matched
+study. ``missing_reasons`` says why factors are missing, as ``name: reason; ...``."""
 
 FOLDS = _schema(
     "folds",
@@ -203,6 +217,14 @@ PREDICTIONS = _schema(
         "kl_grade_pred": _column(
             "Int64", pa.Check.isin(range(5), error="KL grade must be 0 to 4"), nullable=True
         ),
+        "kl_set": _column(
+            str,
+            pa.Check.str_matches(
+                r"^[0-4](;[0-4])*$", error="must be grades 0 to 4 joined by ;, such as 1;2"
+            ),
+            nullable=True,
+            required=False,
+        ),
         "seen_in_training": _column(bool),
         "framing": _column(
             str, _is_in(["matched", "whole", "too_narrow"]), nullable=True, required=False
@@ -215,9 +237,10 @@ PREDICTIONS = _schema(
         **{str(outcome): _binary(required=False) for outcome in Outcome},
     },
 )
-"""One row a knee; ``framing`` says whether its image was ``matched`` to the model's field of view,
-used ``whole`` because that of the image or of the model is unknown, or ``too_narrow`` for it; the
-last columns are the truth where the input had it."""
+"""One row a knee; ``kl_set`` holds the grades among which the true one is as often as the model was
+calibrated for, joined by ``;``; ``framing`` says whether its image was ``matched`` to the model's
+field of view, used ``whole`` because that of the image or of the model is unknown, or
+``too_narrow`` for it; the last columns are the truth where the input had it."""
 
 REJECTS = _schema(
     "rejects", {name: _column(str) for name in ("source", "stage", "code", "message")}
@@ -332,8 +355,8 @@ def read_table(path: Path, schema: TableSchema) -> pd.DataFrame:
         )
     try:
         if path.suffix == ".csv":
-            identifiers = dict.fromkeys(("knee_id", "subject_id"), str)
-            frame = pd.read_csv(path, dtype=identifiers, keep_default_na=True)
+            texts = dict.fromkeys(("knee_id", "subject_id", "kl_set"), str)
+            frame = pd.read_csv(path, dtype=texts, keep_default_na=True)
         else:
             frame = parquet.read_table(path).to_pandas()
     except (arrow.ArrowInvalid, OSError, ValueError) as error:

@@ -132,7 +132,9 @@ def estimates_of(target: Target, *, n_boot: int, seed: int) -> dict[str, Estimat
     # draws of a single person are all the same, and their interval would look like certainty
     draws = [] if one_person else bootstrap_rows(target.persons, n_boot=n_boot, seed=seed)
     if target.name == KL:
-        estimates = kl_estimates(target.truth, target.predicted, target.probability, draws)
+        estimates = kl_estimates(
+            target.truth, target.predicted, target.probability, target.sets, draws
+        )
     else:
         estimates = binary_estimates(target.truth, target.probability, draws)
     if one_person and len(target.truth):
@@ -148,8 +150,12 @@ def _notes(
     document: Mapping[str, Any], targets: Sequence[Target], table: pd.DataFrame
 ) -> list[str]:
     left_out = document["left_out"]
-    part = document["provenance"].get("source_provenance", {}).get("part")
-    notes = [f"The predictions are of this part of the data: {part}."] if part else []
+    source = document["provenance"].get("source_provenance", {})
+    notes = []
+    if part := source.get("part"):
+        notes.append(f"The predictions are of this part of the data: {part}.")
+    if taught := source.get("calibration"):
+        notes.append(f"Temperature and sets of grades were calibrated: {taught}.")
     if left_out["seen_in_training"]:
         notes.append(
             f"{left_out['seen_in_training']} knees were left out: the model has seen their persons."

@@ -88,6 +88,8 @@ def _baseline_table(cohort: pd.DataFrame) -> Table:
 def _outcome_table(cohort: pd.DataFrame) -> Table:
     rows = []
     for outcome in Outcome:
+        if outcome not in cohort:
+            continue
         values = cohort[outcome]
         known, events = int(values.notna().sum()), int((values == 1).sum())
         reasons = cohort.loc[values.isna(), f"{outcome}_reason"].fillna("unknown").value_counts()

@@ -41,7 +41,11 @@ _METRIC_NAMES = {
     "mae": "Mean absolute error, grades",
     "auroc": "AUROC",
     "auprc": "AUPRC",
+    "auroc_kl2": "AUROC, KL 2 or more",
     "brier": "Brier score",
+    "ece": "Expected calibration error",
+    "coverage": "Coverage of the sets of grades",
+    "set_size": "Grades in a set",
 }
 _MODEL_NAMES = {
     "image": "Image only",
@@ -51,7 +55,7 @@ _MODEL_NAMES = {
 }
 _BEST_POSSIBLE = {"image": "image", "clinical": "clinical", "fused": "both"}
 _HEADLINE_METRICS = {KL: ("accuracy", "qwk", "auroc")}
-_NO_BAR = frozenset({"mae", "brier"})
+_NO_BAR = frozenset({"mae", "brier", "ece", "set_size"})
 _OUTCOME_HEADLINE = ("auroc", "auprc")
 
 

@@ -16,6 +16,8 @@ from kneeoa_mm.tables import escape_formulas, read_provenance
 
 OUTCOME_NAMES: Mapping[str, str] = {
     Outcome.JSL_48M: "Joint-space loss",
+    Outcome.JSL_FNIH: "Joint-space loss (FNIH)",
+    Outcome.JSL_OR_KR_48M: "Joint-space loss or knee replacement",
     Outcome.KL_PROGRESSION: "KL progression",
     Outcome.TKR: "Knee replacement",
 }

@@ -36,6 +36,7 @@ class Target:
         probability: Shape (n, 5) for grades, (n,) for an outcome.
         persons: What intervals cluster on, shape (n,).
         left_out: Reason to number of knees.
+        sets: Whether each grade belongs to ``kl_set``, shape (n, 5); None without that column.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Target:
     probability: NDArray[np.float64]
     persons: NDArray[np.str_]
     left_out: dict[str, int]
+    sets: NDArray[np.bool_] | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -137,7 +139,14 @@ def _kl_target(usable: pd.DataFrame, where: object) -> Target:
         judged[_KL_PROBABILITIES].to_numpy(np.float64),
         persons_of(judged["subject_id"], judged["knee_id"]),
         left_out,
+        _sets(judged["kl_set"]) if "kl_set" in judged else None,
     )
+
+
+def _sets(texts: pd.Series) -> NDArray[np.bool_]:
+    """The column ``kl_set``; a knee without a set gets an empty one."""
+    named = [text.split(";") for text in texts.fillna("")]
+    return np.array([[grade in grades for grade in KL_CLASSES] for grades in named])
 
 
 def _outcome_target(usable: pd.DataFrame, outcome: Outcome) -> Target:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from kneeoa_mm.cohort.columns import FACTORS
-from kneeoa_mm.cohort.outcomes import Reason
+from kneeoa_mm.cohort.columns import FACTORS, OPTIONAL_FACTORS
+from kneeoa_mm.cohort.history import Reason
 from kneeoa_mm.cohort_spec import CohortSpec, visit_digits
 from kneeoa_mm.errors import LeakError
 from kneeoa_mm.records import Outcome
@@ -18,19 +18,31 @@ from kneeoa_mm.records import Outcome
 COHORT_FLOW = "cohort"
 
 
+_PROJECT_NAMES = ("readprj", "reading_project", "readproject", "read_project")
+_ALL_FACTORS = (*FACTORS, *OPTIONAL_FACTORS)
+
+
 def late_factors(spec: CohortSpec) -> list[str]:
     """Clinical factors that are measured after baseline, each with its column and file.
 
     What is known only later cannot predict, and may be the outcome itself. The visit shows in the
-    name of the column (V06BMI, V99ERKDAYS) or of the file (AllClinical06).
+    name of the column (V06BMI, V99ERKDAYS) or of the file (AllClinical06); in a table that holds
+    all visits, ``rows`` must choose those of the baseline.
     """
     letters = re.sub(r"\d", "", spec.baseline_visit)
     later = {visit_digits(code) for code, months in spec.visits.items() if months > 0}
     faults = []
     for table in spec.tables.values():
+        chosen = {name.casefold(): codes for name, codes in table.rows.items()}.get("visit")
         ending = re.search(r"(?<!\d)\d+$", PurePath(table.file).stem)
-        is_late_file = table.is_per_visit or (ending is not None and ending.group() in later)
-        for name in FACTORS:
+        is_late_file = (
+            "{visit}" in table.file
+            or table.has_visits_in_rows
+            or (ending is not None and ending.group() in later)
+        )
+        if chosen is not None:
+            is_late_file = any(code != spec.baseline_visit for code in chosen)
+        for name in _ALL_FACTORS:
             column = table.columns[name].column if name in table.columns else ""
             visit = re.match(rf"{letters}(\d+|{{visit}})", column, re.IGNORECASE)
             is_late = visit and visit.group(0).casefold() != spec.baseline_visit.casefold()
@@ -52,6 +64,30 @@ def refuse_late_factors(spec: CohortSpec) -> None:
             expected=f"columns of visit {spec.baseline_visit}",
             found="; ".join(faults),
             where=f"cohort {spec.name}",
+            fix="leave them out; or, for a landmark analysis such as with hka_deg at 12 months, "
+            "give that visit 0 months in `visits` and count all others from there",
+        )
+
+
+def refuse_projects(spec: CohortSpec) -> None:
+    """Raise where a clinical factor is the reading project, which tells who was selected.
+
+    Raises:
+        LeakError: With every such column.
+    """
+    faults = [
+        f"{name} from {column.column} of {table.file}"
+        for table in spec.tables.values()
+        for name, column in table.columns.items()
+        if name in _ALL_FACTORS and column.column.casefold() in _PROJECT_NAMES
+    ]
+    if faults:
+        raise LeakError(
+            "The reading project is no clinical factor.",
+            expected="columns that were measured on the person",
+            found="; ".join(faults),
+            where=f"cohort {spec.name}",
+            fix="map it to reading_project, which stays out of the cohort table",
         )
 
 

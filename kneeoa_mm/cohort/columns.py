@@ -12,9 +12,9 @@ import pandas as pd
 import pandera.pandas as pa
 
 from kneeoa_mm.cohort.sources import Cell
-from kneeoa_mm.cohort_spec import KEYS, CohortSpec, ColumnSpec
+from kneeoa_mm.cohort_spec import EXCLUDE, KEYS, CohortSpec, ColumnSpec
 from kneeoa_mm.errors import ConfigError
-from kneeoa_mm.records import Laterality
+from kneeoa_mm.records import Laterality, Outcome
 from kneeoa_mm.tables import COHORT
 
 FACTORS = (
@@ -27,12 +27,30 @@ FACTORS = (
     "fta_deg",
     "womac_total",
 )
-"""Clinical factors, all measured at baseline."""
+"""Clinical factors of every cohort, all measured at baseline."""
+
+OPTIONAL_FACTORS = ("hka_deg",)
+"""Factors that a cohort has only where its spec declares them. The OAI first took full-limb films
+at 12 months, so there ``hka_deg`` needs a cohort whose baseline visit is that one."""
+
+LABEL_PARTS = ("", "_event_observed", "_lower_months", "_upper_months")
+"""Endings of the columns in which a source may hold an outcome ready-made."""
+
+TOTAL, PARTIAL = "total", "partial"
+"""Kinds of replacement."""
 
 CONFIRMED, REPORTED, REFUTED = "confirmed", "reported", "refuted"
 """What is known of a replacement: adjudicated, only reported by the person, found not to be one."""
 
 _NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
+_DECIMAL_COMMA = re.compile(r"^[+-]?\d*,\d+$")
+_SIDE_WORDS = {
+    "r": Laterality.RIGHT,
+    "right": Laterality.RIGHT,
+    "l": Laterality.LEFT,
+    "left": Laterality.LEFT,
+}
+"""Sides in words are understood whatever codes a cohort declares."""
 _MAX_VALUES_SHOWN = 5
 
 
@@ -51,27 +69,53 @@ def _one_of(*words: str) -> pa.Column:
 RULES: dict[str, pa.Column] = {
     **{
         name: COHORT.rules.columns[name]
-        for name in (*FACTORS, "kl_grade", "oarsi_jsn_medial", "mjsw_medial_mm")
+        for name in (
+            *FACTORS,
+            *OPTIONAL_FACTORS,
+            "kl_grade",
+            "oarsi_jsn_medial",
+            "oarsi_jsn_lateral",
+            "mjsw_medial_mm",
+            "split",
+            "matched_pair",
+        )
     },
+    "jsw_fixed_mm": COHORT.rules.columns["mjsw_medial_mm"],
     "subject_id": pa.Column(
         str, pa.Check.str_matches(r"^[^:\s]+$", error="must hold neither colons nor spaces")
     ),
     "laterality": _one_of(*Laterality),
+    "visit": pa.Column(str),
     "reading_project": pa.Column("Int64"),
+    "image_path": pa.Column(str),
     "no_jsw_reading": _flag(),
     "bone_on_bone": _flag(),
     "position_differs": _flag(),
     "replaced_at_baseline": _flag(),
     "replacement": _one_of(CONFIRMED, REPORTED, REFUTED),
     "replacement_on_film": _flag(),
+    "replacement_type": _one_of(TOTAL, PARTIAL),
     "replacement_days": _at_least_zero(),
+    "replacement_months": _at_least_zero(),
     "dead": _flag(),
     "death_days": _at_least_zero(),
+    "death_months": _at_least_zero(),
     "death_date": pa.Column("datetime64[ns]"),
     "baseline_date": pa.Column("datetime64[ns]"),
     "last_contact_months": _at_least_zero(),
+    "attended": _flag(),
+    **{
+        f"{outcome}{part}": COHORT.rules.columns[f"{outcome}{part}"]
+        for outcome in Outcome
+        for part in LABEL_PARTS
+    },
 }
 """Type and range of each column of ours; those of the cohort table obey its schema."""
+
+
+def rule_of(name: str) -> pa.Column:
+    """Type and range of our column ``name``; a flag for any ``exclude_`` column."""
+    return _flag() if name.startswith(EXCLUDE) else RULES[name]
 
 
 class Converted(NamedTuple):
@@ -96,7 +140,8 @@ def refuse_unknown_columns(spec: CohortSpec) -> None:
     """
     faults = []
     for table_name, table in spec.tables.items():
-        for name in sorted(set(table.columns) - set(RULES)):
+        unknown = (name for name in table.columns if not name.startswith(EXCLUDE))
+        for name in sorted(set(unknown) - set(RULES)):
             close = difflib.get_close_matches(name, RULES, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             faults.append(f"tables.{table_name}.columns.{name}: no such column{hint}")
@@ -109,15 +154,18 @@ def refuse_unknown_columns(spec: CohortSpec) -> None:
         )
 
 
-def convert(cells: Sequence[Cell], name: str, column: ColumnSpec) -> Converted:
+def convert(
+    cells: Sequence[Cell], name: str, column: ColumnSpec, *, decimal_commas: bool = False
+) -> Converted:
     """Turn the cells of a source into our column ``name``.
 
     Args:
         cells: One a row.
-        name: One of ``RULES``.
+        name: One of ``RULES``, or a flag whose name starts with ``exclude_``.
         column: Codes, factor and formats of the source's column.
+        decimal_commas: Numbers may have a decimal comma.
     """
-    read = _reader(name, column)
+    read = _reader(name, column, decimal_commas)
     values: list[Any] = []
     reasons: list[str | None] = []
     problems: dict[str, list[int]] = {}
@@ -134,24 +182,34 @@ def convert(cells: Sequence[Cell], name: str, column: ColumnSpec) -> Converted:
         absent = [position for position, value in enumerate(values) if value is None]
         if absent and not problems:
             problems["must not be missing"] = absent
-    dtype = str(RULES[name].dtype)
+    rule = rule_of(name)
+    dtype = str(rule.dtype)
     series = pd.Series(values, dtype="object" if dtype == "str" else dtype)
-    for check in RULES[name].checks:
+    why = pd.Series(reasons, dtype=object)
+    for check in rule.checks:
         bad = check(series).failure_cases
-        if bad is not None and len(bad):
-            shown = ", ".join(f"{value}" for value in bad.unique()[:_MAX_VALUES_SHOWN])
-            problems[f"{check.error}, found {shown}"] = list(bad.index)
-    return Converted(series, pd.Series(reasons, dtype=object), problems)
+        if bad is None or not len(bad):
+            continue
+        if column.out_of_range == "missing":
+            why[bad.index] = [f"out of range: {value:g}" for value in bad]
+            series[bad.index] = None
+            continue
+        shown = ", ".join(f"{value}" for value in bad.unique()[:_MAX_VALUES_SHOWN])
+        problems[f"{check.error}, found {shown}"] = list(bad.index)
+    return Converted(series, why, problems)
 
 
-def _reader(name: str, column: ColumnSpec) -> Callable[[str], Any]:
+def _reader(name: str, column: ColumnSpec, decimal_commas: bool) -> Callable[[str], Any]:
     """How one code of the source becomes one value of ours."""
     codes = column.codes
     if codes is not None:
-        return lambda code: _look_up(code, codes)
-    dtype = str(RULES[name].dtype)
+        words = _SIDE_WORDS if name == "laterality" else {}
+        return lambda code: words.get(code.casefold()) or _look_up(code, codes)
+    if name == "laterality":
+        return lambda code: _SIDE_WORDS.get(code.casefold(), code)
+    dtype = str(rule_of(name).dtype)
     if dtype == "float64":
-        return lambda code: _number(code) * column.factor
+        return lambda code: _number(code, decimal_commas) * column.factor
     if dtype == "Int64":
         return _whole_number
     if dtype.startswith("datetime"):
@@ -167,9 +225,13 @@ def _look_up(code: str, codes: dict[str, Any]) -> Any:
     return codes[plain]
 
 
-def _number(code: str) -> float:
+def _number(code: str, decimal_commas: bool = False) -> float:
+    has_comma = _DECIMAL_COMMA.match(code) is not None
+    if has_comma and decimal_commas:
+        return float(code.replace(",", "."))
     if not _NUMBER.match(code):
-        raise ValueError(f"{code!r} is no number")
+        hint = "; if the file has decimal commas, say decimal: ','" if has_comma else ""
+        raise ValueError(f"{code!r} is no number{hint}")
     return float(code)
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from kneeoa_mm.cohort.columns import FACTORS, convert
+from kneeoa_mm.cohort.columns import FACTORS, OPTIONAL_FACTORS, convert
 from kneeoa_mm.cohort.sources import SIDES, Cell, Source, listed, parse_cell, read_source
 from kneeoa_mm.cohort_spec import ENROLLEES, KEYS, CohortSpec
 from kneeoa_mm.errors import TableError
@@ -21,8 +21,13 @@ PROJECT = "reading_project"
 KL = "kl_grade"
 JSW = "mjsw_medial_mm"
 MISSING = "_missing"
+UNNAMED_PROJECT = 0
+"""The reading project of a cohort that names none."""
 
 _LINE = "line"
+_ATTENDED = "attended"
+_NEVER_CODED = ("subject_id", "image_path")
+_READINGS = (KL, "oarsi_jsn_medial", "oarsi_jsn_lateral", JSW)
 _ABSENT_COLUMN = "not in this release"
 _ABSENT_TABLE = "the table is not there"
 _ABSENT_ROW = "no row in the table"
@@ -51,31 +56,35 @@ def harmonise(sources: list[Source], spec: CohortSpec) -> Harmonised:
     Raises:
         TableError: With every faulty cell and every duplicate row, by file, column and line.
     """
-    tables = _translate_all(sources)
+    tables = _translate_all(sources, spec)
     enrolled = tables[ENROLLEES]["subject_id"]
-    knees = _both_sides(tables[ENROLLEES])
+    readings = [name for name in _READINGS if name in tables[ENROLLEES]]
+    read_columns = [*readings, *(name + MISSING for name in readings)]
+    knees = _both_sides(tables[ENROLLEES].drop(columns=read_columns))
     notes = []
     for name, frame in tables.items():
         strangers = set(frame["subject_id"]) - set(enrolled)
         if strangers:
             notes.append(f"{name}: {len(strangers)} subject(s) are not in {ENROLLEES}, left out")
-        if name != ENROLLEES and not {KL, JSW} & set(frame):
+        if name != ENROLLEES and not {KL, JSW, _ATTENDED} & set(frame):
             keys = KNEE if "laterality" in frame else ["subject_id"]
             columns = [column for column in frame if column not in ("months", *KEYS)]
             knees = _join(knees, frame[[*keys, *columns]], keys)
     return Harmonised(
-        _with_every_factor(knees, spec),
+        _with_last_contact(_with_every_factor(knees, spec), tables),
         _readings(tables, KL),
         _measured(_readings(tables, JSW)),
         tuple(notes),
     )
 
 
-def _translate_all(sources: list[Source]) -> dict[str, pd.DataFrame]:
+def _translate_all(sources: list[Source], spec: CohortSpec) -> dict[str, pd.DataFrame]:
     faults: list[str] = []
     frames: dict[str, list[pd.DataFrame]] = {}
     for source in sources:
         frame = _translate(source, faults)
+        if source.spec.has_visits_in_rows:
+            frame = _with_months(frame, spec)
         frames.setdefault(source.table, []).append(_without_copies(frame, source, faults))
     if faults:
         raise TableError(
@@ -83,7 +92,37 @@ def _translate_all(sources: list[Source]) -> dict[str, pd.DataFrame]:
             faults,
             fix="correct these cells, or map their codes in cohort.yaml",
         )
-    return {name: pd.concat(parts, ignore_index=True) for name, parts in frames.items()}
+    tables = {name: pd.concat(parts, ignore_index=True) for name, parts in frames.items()}
+    _refuse_lost_zeros(tables)
+    return tables
+
+
+def _with_months(frame: pd.DataFrame, spec: CohortSpec) -> pd.DataFrame:
+    """Rows of the visits that the cohort names, each with its months."""
+    months = {code.casefold(): months for code, months in spec.visits.items()}
+    frame = frame.assign(months=frame["visit"].str.casefold().map(months))
+    return frame[frame["months"].notna()].astype({"months": int})
+
+
+def _refuse_lost_zeros(tables: dict[str, pd.DataFrame]) -> None:
+    """Raise where subjects are strangers only because a spreadsheet took their leading zeros."""
+    enrolled = set(tables[ENROLLEES]["subject_id"])
+    bare = {subject.lstrip("0"): subject for subject in enrolled}
+    faults = []
+    for name, frame in tables.items():
+        strangers = sorted(set(frame["subject_id"]) - enrolled)
+        alike = [(each, bare[each.lstrip("0")]) for each in strangers if each.lstrip("0") in bare]
+        if alike:
+            theirs, ours = alike[0]
+            faults.append(
+                f"{name}: {len(alike)} subject(s) as {theirs}, which {ENROLLEES} has as {ours}"
+            )
+    if faults:
+        raise TableError(
+            "Tables write subjects with and without leading zeros.",
+            faults,
+            fix="export the tables again with subject identifiers as text",
+        )
 
 
 def _translate(source: Source, faults: list[str]) -> pd.DataFrame:
@@ -93,7 +132,8 @@ def _translate(source: Source, faults: list[str]) -> pd.DataFrame:
     if source.is_wide:
         frame["laterality"] = raw["laterality"]
     for name, column in source.spec.columns.items():
-        converted = convert(_cells(raw[name], name), name, column)
+        cells = _cells(raw[name], name)
+        converted = convert(cells, name, column, decimal_commas=source.has_decimal_commas)
         for problem, positions in converted.problems.items():
             lines = listed(raw[_LINE].iloc[positions])
             shown = source.column(name, "?")
@@ -105,7 +145,7 @@ def _translate(source: Source, faults: list[str]) -> pd.DataFrame:
 
 
 def _cells(texts: pd.Series, name: str) -> list[Cell]:
-    if name == "subject_id":  # never a coded cell: leading zeros and letters are kept
+    if name in _NEVER_CODED:  # leading zeros, letters and colons are kept
         return [Cell(text.strip() or None, None) for text in texts]
     return [Cell(None, _ABSENT_COLUMN) if text is None else parse_cell(text) for text in texts]
 
@@ -140,10 +180,20 @@ def _join(knees: pd.DataFrame, frame: pd.DataFrame, keys: list[str]) -> pd.DataF
     return joined
 
 
+def _with_last_contact(knees: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The last visit that was attended, where the cohort tells no last contact of its own."""
+    attended = [frame for frame in tables.values() if _ATTENDED in frame]
+    if not attended or "last_contact_months" in knees:
+        return knees
+    visits = pd.concat(attended, ignore_index=True)
+    last = visits[visits[_ATTENDED].eq(1).fillna(False)].groupby("subject_id")["months"].max()
+    return knees.assign(last_contact_months=knees["subject_id"].map(last).astype(float))
+
+
 def _with_every_factor(knees: pd.DataFrame, spec: CohortSpec) -> pd.DataFrame:
     declared = {name for table in spec.tables.values() for name in table.columns}
     knees = knees.copy()
-    for name in FACTORS:
+    for name in (*FACTORS, *OPTIONAL_FACTORS):
         if name not in knees and name in declared:
             knees[name], knees[name + MISSING] = None, _ABSENT_TABLE
     return knees
@@ -154,7 +204,7 @@ def _readings(tables: dict[str, pd.DataFrame], value: str) -> pd.DataFrame:
     empty = pd.DataFrame(columns=[*KNEE, "months", value, value + MISSING])
     readings = pd.concat(frames, ignore_index=True) if frames else empty
     # a cohort with a single reading project need not name it
-    return readings if PROJECT in readings else readings.assign(**{PROJECT: 0})
+    return readings if PROJECT in readings else readings.assign(**{PROJECT: UNNAMED_PROJECT})
 
 
 def _measured(jsw: pd.DataFrame) -> pd.DataFrame:
@@ -169,6 +219,7 @@ def _measured(jsw: pd.DataFrame) -> pd.DataFrame:
         unread = jsw["no_jsw_reading"].eq(1).fillna(False).astype(bool)
         jsw[width] = jsw[width].mask(unread)
         jsw[reason] = jsw[reason].mask(unread, "the reader could not measure it")
+    # a fixed location has no flag of its own, and bone on bone is at the minimum
     if "bone_on_bone" in jsw:
         touching = jsw["bone_on_bone"].eq(1).fillna(False).astype(bool)
         jsw[width] = jsw[width].mask(touching, _BONE_ON_BONE_MM)

@@ -7,9 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from kneeoa_mm.cohort.columns import CONFIRMED, REPORTED
-from kneeoa_mm.cohort.harmonise import JSW, KL, KNEE, PROJECT
-from kneeoa_mm.cohort.outcomes import HORIZON_MONTHS, KneeHistory, months_from_days
+from kneeoa_mm.cohort.columns import CONFIRMED, REPORTED, TOTAL
+from kneeoa_mm.cohort.harmonise import KL, KNEE, PROJECT
+from kneeoa_mm.cohort.history import HORIZON_MONTHS, KneeHistory, months_from_days
+from kneeoa_mm.cohort_spec import CohortSpec
 
 
 def one_project(
@@ -58,19 +59,24 @@ def one_project(
     return kept.sort_values([*KNEE, "months"], ignore_index=True)
 
 
-def knee_histories(knees: pd.DataFrame, kl: pd.DataFrame, jsw: pd.DataFrame) -> list[KneeHistory]:
+def knee_histories(
+    knees: pd.DataFrame, kl: pd.DataFrame, jsw: pd.DataFrame, spec: CohortSpec
+) -> list[KneeHistory]:
     """The history of each knee, in the order of ``knees``.
 
     Args:
         knees: One row a knee, with the events that the cohort's outcomes file tells.
         kl: KL readings, one project a knee.
         jsw: Readings of joint-space width, one project a knee.
+        spec: Which width is lost, and the visits.
     """
+    width = spec.outcomes.width
+    visits = sorted(spec.visits.values())
     grades = _by_knee(kl, KL, int)
-    widths_mm = _by_knee(jsw, JSW, float)
+    widths_mm = _by_knee(jsw, width, float)
     flagged: dict[tuple[str, str], dict[int, float]] = {}
     if "position_differs" in jsw:
-        flagged = _by_knee(jsw[jsw["position_differs"].eq(1).fillna(False)], JSW, float)
+        flagged = _by_knee(jsw[jsw["position_differs"].eq(1).fillna(False)], width, float)
     histories = []
     for row in knees.to_dict("records"):
         knee = (row["subject_id"], row["laterality"])
@@ -79,7 +85,7 @@ def knee_histories(knees: pd.DataFrame, kl: pd.DataFrame, jsw: pd.DataFrame) -> 
                 kl_grades=grades.get(knee, {}),
                 mjsw_medial_mm=widths_mm.get(knee, {}),
                 jsw_not_comparable=frozenset(flagged.get(knee, {})),
-                **_events(row),
+                **_events(row, visits),
             )
         )
     return histories
@@ -95,22 +101,33 @@ def _by_knee(
     return found
 
 
-def _events(row: dict[str, Any]) -> dict[str, Any]:
+def _events(row: dict[str, Any], visits: Sequence[int]) -> dict[str, Any]:
     def known(name: str) -> Any:
         cell = row.get(name)
         return None if pd.isna(cell) else cell
 
     is_replaced = known("replacement") == CONFIRMED or known("replacement_on_film") == 1
     replacement_days = known("replacement_days")
+    replacement_months, after = _months(replacement_days), None
+    if known("replacement_months") is not None:
+        # told by the visit that found it: it happened since the visit before
+        replacement_months = known("replacement_months")
+        after = float(max([0, *(months for months in visits if months < replacement_months)]))
+        is_replaced = True
+    kind = known("replacement_type")
     death_days = known("death_days")
     if death_days is None and known("death_date") and known("baseline_date"):
         death_days = (row["death_date"] - row["baseline_date"]).days
+    death_months = known("death_months")
+    is_dead = known("dead") == 1 or death_months is not None
     return {
         "is_replaced": is_replaced,
+        "is_total": None if kind is None else kind == TOTAL,
         "is_replacement_unconfirmed": not is_replaced and known("replacement") == REPORTED,
-        "replacement_months": _months(replacement_days),
-        "is_dead": known("dead") == 1,
-        "death_months": _months(death_days) if known("dead") == 1 else None,
+        "replacement_months": replacement_months,
+        "replacement_after_months": after,
+        "is_dead": is_dead,
+        "death_months": death_months or (_months(death_days) if is_dead else None),
         "last_contact_months": known("last_contact_months"),
     }
 

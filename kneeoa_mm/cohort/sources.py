@@ -1,27 +1,30 @@
-"""Reading source tables in the shape of the Osteoarthritis Initiative's text release.
+"""Reading source tables as text, in the shapes that cohorts release them.
 
-One line a row, ``|`` between fields, header names in any case, coded cells such as ``1: Right``,
-and several codes that say why a value is missing.
+Text or SAS, one file a visit or all visits in one, one column a side or one row a side; header
+names in any case, coded cells such as ``1: Right``, and codes that say why a value is missing.
 """
 
 from __future__ import annotations
 
-import codecs
-import csv
+import functools
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
-from kneeoa_mm.cohort_spec import CohortSpec, TableSpec, visit_digits
+from kneeoa_mm.cohort.sas_tables import sas_rows
+from kneeoa_mm.cohort.text_tables import Row, sniff_separator, text_rows
+from kneeoa_mm.cohort_spec import TableSpec
 from kneeoa_mm.errors import InputError, TableError
 
 SIDES = ("R", "L")
+SAS_SUFFIX = ".sas7bdat"
 BLANK = "blank"
 
+_SIDE_NAMES = {"R": "right", "L": "left", "?": "?"}
 _MISSING_CODE = re.compile(r"^\.[A-Za-z_]?$")
 _MAX_LINES_LISTED = 20
 
@@ -51,13 +54,6 @@ def parse_cell(text: str) -> Cell:
     return Cell(code, None) if code else Cell(None, BLANK)
 
 
-class Row(NamedTuple):
-    """A row of a file, and the number of its line there."""
-
-    line: int
-    cells: list[str]
-
-
 @dataclass(frozen=True)
 class Source:
     """One file that is there and has the columns that are wanted.
@@ -79,85 +75,47 @@ class Source:
     def column(self, name: str, side: str = "") -> str:
         """The source's name of our column ``name``."""
         template = self.spec.columns[name].column
-        return template.replace("{visit}", self.visit or "").replace("{side}", side)
+        named = template.replace("{visit}", self.visit or "").replace("{side}", side)
+        return named.replace("{side_name}", _SIDE_NAMES.get(side, ""))
 
     @property
     def is_wide(self) -> bool:
         """Some columns stand once for each side."""
-        return any("{side}" in column.column for column in self.spec.columns.values())
+        return any(column.is_per_side for column in self.spec.columns.values())
+
+    @functools.cached_property
+    def separator(self) -> str:
+        """What stands between fields: as declared, else as the header has it."""
+        return self.spec.separator or sniff_separator(self.path)
+
+    @property
+    def has_decimal_commas(self) -> bool:
+        """Numbers may have a decimal comma."""
+        if self.spec.decimal is not None:
+            return self.spec.decimal == ","
+        return self.path.suffix.casefold() != SAS_SUFFIX and self.separator == ";"
+
+    def rows(self, *, header_only: bool = False) -> Iterator[Row]:
+        """Rows as text, the header first.
+
+        Raises:
+            InputError: The file cannot be read.
+        """
+        if self.path.suffix.casefold() == SAS_SUFFIX:
+            return sas_rows(self.path, header_only=header_only)
+        return text_rows(self.path, self.separator)
 
 
-def find_sources(folder: Path, spec: CohortSpec) -> list[Source]:
-    """Find every table that ``spec`` names, wherever it lies below ``folder``.
+def header_of(rows: Iterator[Row]) -> list[str]:
+    """Take the header off the rows: column names, in lower case.
 
     Raises:
-        InputError: There is no such folder, or the spec names no tables.
-        TableError: With every absent file and every absent column.
+        InputError: There is none.
     """
-    if not folder.is_dir():
-        raise InputError("The tables folder is not there.", expected="a folder", where=folder)
-    if not spec.tables:
-        raise InputError("This cohort has no tables to build from.", where=spec.name)
-    files: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            files.setdefault(path.name.casefold(), []).append(path)
-    sources: list[Source] = []
-    faults: list[str] = []
-    for wanted, file_name in _wanted(folder, spec):
-        found = files.get(file_name.casefold(), [])
-        if len(found) == 1:
-            source = replace(wanted, path=found[0])
-            faults += _absent_columns(source)
-            sources.append(source)
-        elif found:
-            places = ", ".join(str(path.relative_to(folder)) for path in found)
-            faults.append(f"{file_name}: there are several, {places}")
-        elif not wanted.spec.optional:
-            faults.append(f"{file_name}: no such file")
-    if faults:
-        raise TableError(
-            f"The tables of {spec.name} are not complete.",
-            faults,
-            where=folder,
-            fix=f"see cohorts/{spec.name}/README.md for the files and how to lay them out",
-        )
-    return sources
-
-
-def _wanted(folder: Path, spec: CohortSpec) -> Iterable[tuple[Source, str]]:
-    for name, table in spec.tables.items():
-        if not table.is_per_visit:
-            yield Source(name, table, folder), table.file
-            continue
-        for code, months in spec.visits.items():
-            digits = visit_digits(code)
-            file_name = table.file.replace("{visit}", digits)
-            yield Source(name, table, folder, digits, months), file_name
-
-
-def _absent_columns(source: Source) -> list[str]:
-    try:
-        header = _header(_rows(source))
-    except InputError as error:
-        return [f"{source.path.name}: {error.problem}"]
-    faults = []
-    for name, column in source.spec.columns.items():
-        for side in SIDES if "{side}" in column.column else ("",):
-            wanted = source.column(name, side)
-            times = header.count(wanted.casefold())
-            if times > 1:
-                faults.append(f"{source.path.name}: column {wanted} is there {times} times")
-            elif times == 0 and not column.optional:
-                faults.append(f"{source.path.name}: column {wanted} ({name}) is missing")
-    return faults
-
-
-def _header(rows: Iterator[Row]) -> list[str]:
     first = next(rows, None)
     if first is None:
         raise InputError("the file is empty")
-    return [name.strip().casefold() for name in first.cells]
+    return [name.strip().strip('"').casefold() for name in first.cells]
 
 
 def read_source(source: Source) -> pd.DataFrame:
@@ -172,17 +130,22 @@ def read_source(source: Source) -> pd.DataFrame:
     Raises:
         TableError: Some lines have more or fewer fields than the header.
     """
-    rows = _rows(source)
-    header = _header(rows)
+    rows = source.rows()
+    header = header_of(rows)
     sides = SIDES if source.is_wide else ("",)
     names = {source.column(name, side).casefold() for name in source.spec.columns for side in sides}
     cells: dict[str, list[str]] = {name: [] for name in header if name in names}
     places = {name: header.index(name) for name in cells}
+    chosen = {header.index(name.casefold()): codes for name, codes in source.spec.rows.items()}
     lines: list[int] = []
     broken: list[int] = []
-    for row in rows:
+    for number, row in enumerate(rows):
+        if number < source.spec.dictionary_rows:
+            continue
         if len(row.cells) != len(header):
             broken.append(row.line)
+            continue
+        if any(parse_cell(row.cells[place]).code not in codes for place, codes in chosen.items()):
             continue
         lines.append(row.line)
         for name, place in places.items():
@@ -206,31 +169,6 @@ def _side(source: Source, side: str, lines: list[int], cells: dict[str, list[str
     if side:
         frame["laterality"] = side
     return frame
-
-
-def _rows(source: Source) -> Iterator[Row]:
-    with source.path.open(encoding=_encoding(source.path), errors="replace", newline="") as stream:
-        reader = csv.reader(
-            stream,
-            delimiter=source.spec.separator,
-            # Fields of the pipe-separated release are never quoted, so a quotation mark is one
-            quoting=csv.QUOTE_NONE if source.spec.separator == "|" else csv.QUOTE_MINIMAL,
-        )
-        try:
-            yield from (Row(reader.line_num, cells) for cells in reader if cells)
-        except csv.Error as error:
-            raise InputError(
-                f"line {reader.line_num} cannot be read: {error}", where=source.path
-            ) from error
-
-
-def _encoding(path: Path) -> str:
-    """By the byte-order mark; without one Latin-1, in which every byte is a character."""
-    with path.open("rb") as stream:
-        start = stream.read(4)
-    if start.startswith(codecs.BOM_UTF8):
-        return "utf-8-sig"
-    return "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "latin-1"
 
 
 def listed(lines: Iterable[int]) -> str:

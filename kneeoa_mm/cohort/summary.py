@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from kneeoa_mm.cohort.columns import FACTORS
@@ -16,7 +17,9 @@ def baseline_table(cohort: pd.DataFrame, *, by: Outcome) -> pd.DataFrame:
     """Describe the knees of a cohort at baseline, by outcome.
 
     No p values: in a table of baselines they answer no question of interest (Vandenbroucke et al.
-    2007, STROBE explanation, item 14a).
+    2007, STROBE explanation, item 14a). The standardised difference says how far cases and
+    controls lie apart (Austin 2009, Stat Med 28:3083): the difference of means, or of shares,
+    divided by the root of the mean of both variances.
 
     Args:
         cohort: Rows that obey the schema ``COHORT``.
@@ -25,7 +28,7 @@ def baseline_table(cohort: pd.DataFrame, *, by: Outcome) -> pd.DataFrame:
     Returns:
         One row a factor or level, in text: mean (standard deviation) of numbers, count (per cent of
         those known) of categories, and how many knees lack the factor. Columns: ``all``, ``no``,
-        ``yes`` and ``unknown`` value of the outcome.
+        ``yes`` and ``unknown`` value of the outcome, and ``difference`` of yes from no.
     """
     value = cohort[by]
     groups = {
@@ -43,15 +46,19 @@ def baseline_table(cohort: pd.DataFrame, *, by: Outcome) -> pd.DataFrame:
             continue
         levels = sorted(cohort[factor].dropna().unique())
         if factor in _NUMBERS:
-            rows[f"{factor}, mean (SD)"] = {n: _mean(g[factor]) for n, g in groups.items()}
+            name = f"{factor}, mean (SD)"
+            rows[name] = {n: _mean(g[factor]) for n, g in groups.items()}
+            rows[name]["difference"] = _difference(groups, factor)
         elif factor in _CATEGORIES or len(levels) <= _MAX_CATEGORIES:
             for level in levels:
                 name = f"{factor} = {level if isinstance(level, str) else f'{level:g}'}, n (%)"
                 rows[name] = {n: _share(g[factor], level) for n, g in groups.items()}
+                rows[name]["difference"] = _difference(groups, factor, level)
         if cohort[factor].isna().any():
             missing = {n: str(int(g[factor].isna().sum())) for n, g in groups.items()}
             rows[f"{factor} missing, n"] = missing
-    return pd.DataFrame.from_dict(rows, orient="index", columns=list(groups))
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    return table.reindex(columns=[*groups, "difference"]).fillna("")
 
 
 def _mean(values: pd.Series) -> str:
@@ -60,6 +67,23 @@ def _mean(values: pd.Series) -> str:
         return ""
     spread = f" ({known.std():.1f})" if len(known) > 1 else ""
     return f"{known.mean():.1f}{spread}"
+
+
+def _difference(groups: dict[str, pd.DataFrame], factor: str, level: object = None) -> str:
+    known = [groups[name][factor].dropna() for name in ("yes", "no")]
+    if min(map(len, known)) < 2:
+        return ""
+    arms = [
+        values.to_numpy(float) if level is None else values.eq(level).to_numpy(float)
+        for values in known
+    ]
+    means = [arm.mean() for arm in arms]
+    variances = [
+        arm.var(ddof=1) if level is None else mean * (1 - mean)
+        for arm, mean in zip(arms, means, strict=True)
+    ]
+    spread = np.sqrt(np.mean(variances))
+    return f"{(means[0] - means[1]) / spread:.2f}" if spread else ""
 
 
 def _share(values: pd.Series, level: object) -> str:

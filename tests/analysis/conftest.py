@@ -84,7 +84,8 @@ def make_cohort() -> MakeTable:
             + of_person(generator.normal(0, 0.5, n_persons))
         ).to_numpy()
         death = of_person(np.where(generator.random(n_persons) < 0.15, 40.0, np.nan))
-        for outcome, months in zip(Outcome, (120, 150, 250), strict=True):
+        outcomes = (Outcome.JSL_48M, Outcome.KL_PROGRESSION, Outcome.TKR)
+        for outcome, months in zip(outcomes, (120, 150, 250), strict=True):
             event_months = generator.exponential(months / hazard)
             seen_until = np.full(n, 96.0 if outcome is Outcome.TKR else 48.0)
             seen_until = np.fmin(seen_until, np.where(np.isnan(death), 96.0, death))

@@ -87,6 +87,32 @@ def test_the_voted_grade_is_judged_and_not_the_most_probable_one(judge, make_pre
     assert document["kl"]["auroc"]["value"] < 1
 
 
+def test_sets_of_grades_are_judged_where_the_table_has_them(judge, make_predictions):
+    table = make_predictions()
+    assert "coverage" not in judge(table)["kl"]
+    truth = table["kl_grade"].to_numpy(int)
+    table["kl_set"] = [f"{k};{k + 1}" if k < 3 else "2" for k in truth]
+    document = judge(table)
+    assert document["kl"]["coverage"]["value"] == pytest.approx(np.mean(truth < 3))
+    assert document["kl"]["set_size"]["value"] == pytest.approx(1 + np.mean(truth < 3))
+    assert document["kl"]["coverage"]["ci_low"] < np.mean(truth < 3)
+
+
+def test_sets_of_one_grade_survive_a_csv(make_predictions, write_predictions, tmp_path):
+    table = make_predictions()
+    table["kl_set"] = table["kl_grade_pred"].astype(str)
+    table.loc[0, ["status", "kl_set"]] = ["unreadable", None]
+    evaluate(write_predictions(table, "predictions.csv"), tmp_path / "out", n_boot=0)
+    document = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert document["kl"]["set_size"]["value"] == 1
+    assert document["kl"]["coverage"]["value"] == document["kl"]["accuracy"]["value"]
+
+
+def test_impossible_sets_are_refused(make_predictions, write_predictions):
+    with pytest.raises(TableError, match="kl_set"):
+        write_predictions(make_predictions().assign(kl_set="1,2"))
+
+
 def test_rows_of_the_confusion_matrix_are_the_truth(judge, make_predictions):
     table = make_predictions()
     table["kl_grade"], table["kl_grade_pred"] = 2, 3

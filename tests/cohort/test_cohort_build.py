@@ -196,7 +196,7 @@ def test_a_key_hides_identifiers_everywhere_and_keeps_tables_joined(
     subjects = set(_read(out)["subject_id"])
     assert len(subjects) == 9
     assert subjects == set(pd.read_parquet(out / "folds.parquet")["subject_id"])
-    for path in out.iterdir():
+    for path in (path for path in out.rglob("*") if path.is_file()):
         data = path.read_bytes()
         assert b"9000001" not in data, path.name
         assert b"abab" not in data, path.name
@@ -313,6 +313,7 @@ def test_death_can_come_as_a_date(
     document = spec.model_dump()
     outcomes = document["tables"]["outcomes"]["columns"]
     outcomes["death_date"] = outcomes.pop("death_days")
+    document["tables"]["clinical"]["columns"].pop("baseline_date")
     columns = {"subject_id": "ID", "baseline_date": "V00EVDATE"}
     document["tables"]["dates"] = {"file": "Dates.txt", "columns": columns}
     dated = CohortSpec.model_validate(document)
@@ -371,8 +372,11 @@ def test_a_plain_csv_study_with_neither_widths_nor_outcomes_is_a_cohort(tmp_path
 
 def test_table_one_counts_what_is_there(cohort: Path) -> None:
     table = baseline_table(_read(cohort).reset_index(), by=Outcome.JSL_48M)
-    assert table.loc["knees"].tolist() == ["17", "4", "3", "10"]
+    assert table.loc["knees"].tolist() == ["17", "4", "3", "10", ""]
     # right knees of 9000001 (60), 9000002 (61) and 9000008 (67)
     assert table.loc["age_years, mean (SD)", "yes"] == "62.7 (3.8)"
     assert table.loc["sex = F, n (%)", "yes"] == "2 (67%)"
+    # controls are 9000001 L (M), 0000007 R (M), 9000008 L (F), 9000009 R (M): shares 2/3 and 1/4,
+    # (0.6667 - 0.25) / sqrt((0.2222 + 0.1875) / 2)
+    assert table.loc["sex = F, n (%)", "difference"] == "0.92"
     assert table.loc["bmi_kg_m2 missing, n", "unknown"] == "2"

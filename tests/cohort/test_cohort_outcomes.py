@@ -6,16 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kneeoa_mm.cohort.outcomes import (
-    KneeHistory,
-    OutcomeRecord,
-    Reason,
-    has_grade_drop,
-    jsl_48m,
-    kl_progression,
-    months_from_days,
-    tkr,
-)
+from kneeoa_mm.cohort.history import KneeHistory, OutcomeRecord, Reason, months_from_days
+from kneeoa_mm.cohort.joint_space_loss import jsl_48m
+from kneeoa_mm.cohort.outcomes import has_grade_drop, kl_progression, tkr
 
 
 def _knee(jsw: dict[int, float] | None = None, **more: object) -> KneeHistory:

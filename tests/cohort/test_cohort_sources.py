@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kneeoa_mm.cohort.sources import Cell, find_sources, parse_cell, read_source
+from kneeoa_mm.cohort.search import find_sources
+from kneeoa_mm.cohort.sources import Cell, parse_cell, read_source
 from kneeoa_mm.cohort_spec import CohortSpec, TableSpec
 from kneeoa_mm.errors import InputError, TableError
 

@@ -1,0 +1,81 @@
+"""Who must stay together, and folds that hold out one site at a time."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from kneeoa_mm.cohort.harmonise import KL
+from kneeoa_mm.errors import InputError
+from kneeoa_mm.folds import make_folds
+from kneeoa_mm.records import Outcome
+
+_STRATA_BY = (Outcome.JSL_48M, Outcome.KL_PROGRESSION, Outcome.TKR)
+
+
+def cohort_folds(cohort: pd.DataFrame, *, n_folds: int, seed: int) -> pd.DataFrame:
+    """Folds of whole persons, stratified on outcome and KL grade.
+
+    The outcome is the first of ``jsl_48m``, ``kl_progression`` and ``tkr`` that has values. In a
+    matched study, whoever is tied by pairs stays together, too: a pair on both sides of a split is
+    a comparison that the model has seen half of.
+
+    Returns:
+        One row a subject: ``subject_id`` and ``fold``.
+    """
+    known = [outcome for outcome in _STRATA_BY if cohort[outcome].notna().any()]
+    outcome = cohort[known[0] if known else _STRATA_BY[0]]
+    strata = outcome.astype("string").fillna("missing") + " " + cohort[KL].astype("string")
+    group_of = connected_subjects(cohort)
+    folds = make_folds(cohort["subject_id"].map(group_of), strata, n_folds=n_folds, seed=seed)
+    fold_of = folds.set_index("subject_id")["fold"]
+    subjects = sorted(group_of)
+    return pd.DataFrame(
+        {"subject_id": subjects, "fold": [int(fold_of[group_of[each]]) for each in subjects]}
+    )
+
+
+def connected_subjects(cohort: pd.DataFrame) -> dict[str, str]:
+    """Subject to the first subject of all those tied to it by matched pairs.
+
+    Example:
+        >>> pairs = ["1", "1", "2", "2", None]
+        >>> rows = pd.DataFrame({"subject_id": list("abbcd"), "matched_pair": pairs})
+        >>> connected_subjects(rows)
+        {'a': 'a', 'b': 'a', 'c': 'a', 'd': 'd'}
+    """
+    group_of = {subject: subject for subject in sorted(set(cohort["subject_id"]))}
+
+    def root(subject: str) -> str:
+        while group_of[subject] != subject:
+            subject = group_of[subject]
+        return subject
+
+    if "matched_pair" in cohort:
+        for _, members in cohort.groupby("matched_pair")["subject_id"]:
+            roots = sorted({root(subject) for subject in members})
+            for other in roots[1:]:
+                group_of[other] = roots[0]
+    return {subject: root(subject) for subject in group_of}
+
+
+def site_folds(cohort: pd.DataFrame) -> pd.DataFrame:
+    """One fold a site, for validation in a place that training has not seen.
+
+    Returns:
+        One row a subject: ``subject_id``, ``fold`` and ``site``; sites are numbered in order.
+
+    Raises:
+        InputError: There are fewer than two sites, or subjects of none or of two.
+    """
+    pairs = cohort[["subject_id", "site"]].drop_duplicates()
+    sites = sorted(pairs["site"].dropna().unique())
+    faulty = pairs["site"].isna().any() or pairs["subject_id"].duplicated().any()
+    if len(sites) < 2 or faulty:
+        raise InputError(
+            "The cohort cannot be split by site.",
+            expected="two or more sites, and one for each subject",
+            found=f"{len(sites)} site(s), {int(pairs['site'].isna().sum())} subject(s) without",
+        )
+    number = {site: place for place, site in enumerate(sites)}
+    folds = pairs.sort_values("subject_id", ignore_index=True)
+    return folds.assign(fold=folds["site"].map(number).astype(int))[["subject_id", "fold", "site"]]
