@@ -40,7 +40,6 @@ from kneeoa_mm.imaging.laterality import assign_sides
 from kneeoa_mm.imaging.preprocess import preprocess
 from kneeoa_mm.learning.inference import Ensemble, load_ensemble, predict_knees
 from kneeoa_mm.learning.sources import read_knees
-from kneeoa_mm.learning.views import Views
 from kneeoa_mm.records import Box, Photometric
 from kneeoa_mm.synthetic.composites import compose
 from kneeoa_mm.synthetic.legs import KneeCrop
@@ -222,7 +221,8 @@ def grade_both_ways(
         found = cut_with_known_boxes(work / "films", truth, work / "knees", errors)
     grades = {}
     for crops in (False, True):
-        way = replace(ensemble, views=Views(crops=crops))
+        views = {"test_time_flip": False, "test_time_crops": crops}
+        way = replace(ensemble, rules=ensemble.rules.model_copy(update=views))
         direct, _ = predict_knees(way, knees.reset_index(drop=True), device="cpu")
         graded, _ = predict_knees(way, found, device="cpu")
         grades[crops] = (direct, graded, truth)

@@ -75,7 +75,10 @@ def _in_words(result: StageResult) -> str:
         ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in result.counts.items())
     ]
     for title, figures in result.figures.items():
-        lines.append(f"{title}: {_figures(figures)}")
+        if isinstance(figures, list):
+            lines += _table(figures)
+        else:
+            lines.append(f"{title}: {_figures(figures)}")
     if result.failed:
         listed = result.outputs.get("rejects", result.out)
         lines.append(f"{result.failed} items failed; see {listed}")
@@ -84,6 +87,20 @@ def _in_words(result: StageResult) -> str:
     if result.next_step:
         lines.append(f"Next: {result.next_step}")
     return "\n".join(line for line in lines if line)
+
+
+def _table(rows: list[dict[str, str]]) -> list[str]:
+    """Rows as lines of aligned columns.
+
+    Example:
+        >>> _table([{"knee": "-:1:-:L", "grade": "2"}])
+        ['knee     grade', '-:1:-:L  2']
+    """
+    if not rows:
+        return []
+    cells = [list(rows[0]), *(list(row.values()) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
 
 
 def _figures(figures: Any) -> str:

@@ -21,6 +21,8 @@ Array = NDArray[np.float64]
 
 CI_PERCENTILES = (2.5, 97.5)
 DECISION_THRESHOLD = 0.5
+_OSTEOARTHRITIS = 2
+_ECE_BINS = 15
 
 
 class UndefinedMetricError(ValueError):
@@ -89,12 +91,74 @@ def kl_brier(truth: Labels, probabilities: Array) -> float:
     return float(np.mean(np.sum((probabilities - target) ** 2, axis=1)))
 
 
+def auroc_kl2(truth: Labels, probabilities: Array) -> float:
+    """Area under the ROC curve for osteoarthritis, KL 2 or more, by the probability of that.
+
+    Raises:
+        UndefinedMetricError: All knees are below 2, or none is.
+    """
+    diseased = (truth >= _OSTEOARTHRITIS).astype(np.int64)
+    return auroc(diseased, probabilities[:, _OSTEOARTHRITIS:].sum(axis=1))
+
+
+def ece(truth: Labels, probabilities: Array) -> float:
+    """Expected calibration error of the most probable grade (Guo et al. 2017, arXiv:1706.04599).
+
+    Knees are sorted by the probability of their most probable grade into 15 bins of equal width;
+    the mean over knees of how far, in their bin, the mean of that probability is from the share
+    that it is right in. Chance keeps the two apart in each bin, so a finite sample of a perfectly
+    calibrated grader is above 0.
+    """
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == truth
+    bins = np.clip(np.ceil(confidence * _ECE_BINS).astype(np.int64) - 1, 0, _ECE_BINS - 1)
+    return float(np.abs(np.bincount(bins, weights=right - confidence)).sum() / len(truth))
+
+
 GRADE_PROBABILITY_METRICS: Mapping[str, Callable[[Labels, Array], float]] = {
     "auroc": _one_against_rest(sk.roc_auc_score),
     "auprc": _one_against_rest(sk.average_precision_score),
+    "auroc_kl2": auroc_kl2,
     "brier": kl_brier,
+    "ece": ece,
 }
-"""Of true grades (n,) and their probabilities (n, 5); one grade against the rest, unweighted."""
+"""Of true grades (n,) and their probabilities (n, 5); the first two are of one grade against the
+rest, unweighted."""
+
+_RAISED_BY_NOISE = frozenset({"ece"})
+
+
+def coverage(truth: Labels, sets: NDArray[np.bool_]) -> float:
+    """Share of knees whose set of grades holds the true one.
+
+    Raises:
+        UndefinedMetricError: Some knees have no set.
+    """
+    _all_have_sets(sets)
+    return float(np.mean(sets[np.arange(len(truth)), truth]))
+
+
+def set_size(truth: Labels, sets: NDArray[np.bool_]) -> float:
+    """Mean number of grades in a set.
+
+    Raises:
+        UndefinedMetricError: Some knees have no set.
+    """
+    _all_have_sets(sets)
+    return float(np.mean(sets.sum(axis=1)))
+
+
+def _all_have_sets(sets: NDArray[np.bool_]) -> None:
+    without = int((~sets.any(axis=1)).sum())
+    if without:
+        raise UndefinedMetricError(f"knees without a set of grades: {without}")
+
+
+SET_METRICS: Mapping[str, Callable[[Labels, NDArray[np.bool_]], float]] = {
+    "coverage": coverage,
+    "set_size": set_size,
+}
+"""Of true grades (n,) and whether each grade belongs to the knee's set (n, 5)."""
 
 
 def _both_classes(truth: Labels) -> None:
@@ -212,8 +276,10 @@ def bootstrap_rows(subject_ids: ArrayLike, *, n_boot: int, seed: int) -> list[ND
 def estimate(
     metric: Callable[[Labels, Any], float],
     truth: Labels,
-    prediction: Labels | Array,
+    prediction: Labels | Array | NDArray[np.bool_],
     draws: list[NDArray[np.int64]],
+    *,
+    centred: bool = False,
 ) -> Estimate:
     """Value of a metric with its percentile interval over bootstrap draws.
 
@@ -222,6 +288,8 @@ def estimate(
         truth: Grades or events, shape (n,).
         prediction: What the metric wants beside the truth, n rows.
         draws: Rows of each draw, from ``bootstrap_rows``.
+        centred: Move the draws so that their mean is the value. For a metric that noise can only
+            raise: drawing adds noise of its own, and would lift the interval off the value.
 
     Returns:
         The estimate; without a value, and with the reason, where the sample does not define it.
@@ -239,11 +307,17 @@ def estimate(
     if not resampled:
         return Estimate(value, n=len(truth), reason="no bootstrap draw defines an interval")
     low, high = np.percentile(resampled, CI_PERCENTILES)
+    if centred:
+        low, high = np.maximum(0, np.array([low, high]) - np.mean(resampled) + value)
     return Estimate(value, float(low), float(high), len(truth))
 
 
 def kl_estimates(
-    truth: Labels, predicted: Labels, probabilities: Array, draws: list[NDArray[np.int64]]
+    truth: Labels,
+    predicted: Labels,
+    probabilities: Array,
+    sets: NDArray[np.bool_] | None,
+    draws: list[NDArray[np.int64]],
 ) -> dict[str, Estimate]:
     """All metrics of a grader.
 
@@ -251,13 +325,17 @@ def kl_estimates(
         truth: True grades, shape (n,).
         predicted: Grades by the ensemble's voting rule, shape (n,).
         probabilities: Grade probabilities, shape (n, 5).
+        sets: Whether each grade belongs to the knee's set, shape (n, 5); None without sets.
         draws: Rows of each draw, from ``bootstrap_rows``.
     """
     graded = {k: estimate(m, truth, predicted, draws) for k, m in GRADE_METRICS.items()}
     ranked = {
-        k: estimate(m, truth, probabilities, draws) for k, m in GRADE_PROBABILITY_METRICS.items()
+        k: estimate(m, truth, probabilities, draws, centred=k in _RAISED_BY_NOISE)
+        for k, m in GRADE_PROBABILITY_METRICS.items()
     }
-    return graded | ranked
+    if sets is None:
+        return graded | ranked
+    return graded | ranked | {k: estimate(m, truth, sets, draws) for k, m in SET_METRICS.items()}
 
 
 def binary_estimates(

@@ -18,13 +18,15 @@ from pydantic import Field, ValidationError
 
 from kneeoa_mm import __version__
 from kneeoa_mm.config import Settings
-from kneeoa_mm.errors import ModelFolderError
+from kneeoa_mm.errors import MissingExtraError, ModelFolderError
 from kneeoa_mm.identifiers import keyed_hash
 from kneeoa_mm.run_folder import atomic_path, write_text
 
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "model.json"
 SCHEMA_VERSION = 1
+SHIPPED_GRADER = Path(__file__).with_name("weights") / "kl"
+"""Run folder of the KL graders that come with the package; their licence stands beside them."""
 
 
 class Preprocessing(Settings):
@@ -121,6 +123,8 @@ class ModelCard(Card):
     fold: int | None = None
     """The fold that neither training nor selection used."""
     seen_subjects: SeenSubjects
+    familiarity_sha256: str = ""
+    """Of the file that tells knees from other pictures; empty where there is none."""
 
 
 AnyCard = TypeVar("AnyCard", bound=Card)
@@ -217,3 +221,20 @@ def member_folders(model: Path) -> list[Path]:
             where=model,
         )
     return members
+
+
+def shipped_grader() -> Path:
+    """The run folder that serves where no model is named.
+
+    Raises:
+        MissingExtraError: This installation has none.
+    """
+    if not SHIPPED_GRADER.is_dir():
+        raise MissingExtraError(
+            "No grader came with this installation.",
+            expected="a run folder with the weights",
+            found="no such folder",
+            where=SHIPPED_GRADER,
+            fix="name a model of your own with --model",
+        )
+    return SHIPPED_GRADER

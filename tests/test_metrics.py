@@ -80,6 +80,88 @@ def test_one_against_rest_averages_over_the_grades_that_are_there():
     assert found == pytest.approx(np.mean(each))
 
 
+def test_osteoarthritis_is_ranked_by_the_probability_of_two_and_more():
+    truth = np.array([0, 1, 1, 2, 3, 4, 0, 2])
+    probability = _probabilities(len(truth))
+    expected = _auroc_by_pairs((truth >= 2).astype(int), 1 - probability[:, 0] - probability[:, 1])
+    assert metrics.auroc_kl2(truth, probability) == pytest.approx(expected)
+    with pytest.raises(metrics.UndefinedMetricError, match="one class"):
+        metrics.auroc_kl2(np.array([0, 1]), probability[:2])
+
+
+def _knees_of_confidence(confidence: list[float]) -> np.ndarray:
+    """Grade 0 is the most probable, the others share the rest."""
+    top = np.array(confidence)[:, None]
+    return np.hstack([top, np.repeat((1 - top) / 4, 4, axis=1)])
+
+
+def test_calibration_error_by_hand():
+    """Bins of a fifteenth: 0.61 and 0.65 share one (mean 0.63, half right), 0.9 is alone, wrong."""
+    probability = _knees_of_confidence([0.61, 0.65, 0.9, 0.9])
+    truth = np.array([0, 3, 1, 2])
+    assert metrics.ece(truth, probability) == pytest.approx(0.5 * 0.13 + 0.5 * 0.9)
+
+
+def test_a_certain_and_right_grader_has_no_calibration_error():
+    truth = np.array([0, 3, 4, 1])
+    assert metrics.ece(truth, np.eye(5)[truth]) == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_calibration_error_is_that_of_torchmetrics(seed):
+    torch = pytest.importorskip("torch")
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    generator = np.random.default_rng(seed)
+    probability = generator.dirichlet(np.full(5, 0.4), 300)
+    truth = generator.integers(0, 5, 300)
+    expected = multiclass_calibration_error(
+        torch.from_numpy(probability), torch.from_numpy(truth), num_classes=5, n_bins=15, norm="l1"
+    )
+    assert metrics.ece(truth, probability) == pytest.approx(float(expected), abs=1e-6)
+
+
+def _calibration_error_of(flattery: float, trial: int) -> tuple[metrics.Estimate, ...]:
+    """Its centred and its plain interval, for a grader that is that much surer than right."""
+    generator = np.random.default_rng(trial)
+    confidence = generator.choice([0.45, 0.62, 0.77, 0.97], 300)
+    truth = np.where(generator.random(300) < confidence - flattery, 0, 1)
+    draws = metrics.bootstrap_rows(np.repeat(np.arange(150), 2), n_boot=100, seed=trial)
+    probability = _knees_of_confidence(confidence.tolist())
+    centred = metrics.estimate(metrics.ece, truth, probability, draws, centred=True)
+    return centred, metrics.estimate(metrics.ece, truth, probability, draws)
+
+
+def test_intervals_of_the_calibration_error_cover_the_true_one():
+    intervals = [_calibration_error_of(0.2, trial)[0] for trial in range(60)]
+    # 0.95 within three standard errors of 60 trials
+    assert np.mean([each.ci_low <= 0.2 <= each.ci_high for each in intervals]) >= 0.86
+
+
+def test_the_interval_of_a_small_calibration_error_holds_its_value():
+    """Drawing adds noise to each bin, and lifts the draws of a calibrated grader off the value."""
+    for trial in range(20):
+        centred, plain = _calibration_error_of(0, trial)
+        assert 0 <= centred.ci_low <= centred.value <= centred.ci_high
+        assert plain.ci_low > centred.ci_low
+
+
+def test_coverage_and_size_of_sets_by_hand():
+    sets = np.array([[1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 1, 1, 1, 0]], dtype=bool)
+    truth = np.array([1, 3, 3])
+    assert metrics.coverage(truth, sets) == pytest.approx(2 / 3)
+    assert metrics.set_size(truth, sets) == pytest.approx(2)
+
+
+def test_knees_without_a_set_leave_coverage_without_a_value():
+    sets = np.array([[True, False, False, False, False], [False] * 5])
+    truth, probability = np.array([0, 1]), _probabilities(2)
+    estimates = metrics.kl_estimates(truth, truth, probability, sets, [])
+    assert estimates["coverage"].value is None
+    assert "without a set of grades: 1" in estimates["coverage"].reason
+    assert estimates["accuracy"].value == 1
+
+
 # binary risks
 
 

@@ -1,7 +1,7 @@
 """Reference text taken from the code at build time, so that the two cannot drift apart.
 
 A page that holds the line ``<!-- generated -->`` gets the commands, the table schemas, the
-configuration or the exit codes in its place; the API reference gets one page a module.
+configuration, the exit codes or the recipes in its place; the API reference gets one page a module.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pkgutil
 from collections.abc import Callable
 from html import escape
 from importlib import import_module
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -144,6 +144,47 @@ def exit_codes(module: ModuleType) -> str:
     return _table(("error", "exit code", "meaning"), rows).replace("``", "`")
 
 
+def recipes(module: ModuleType) -> str:
+    """What each KL recipe trains, and what its own comment says of it."""
+    folder = module.shipped("configs") / "kl"
+    rows, sections = [], []
+    for path in sorted(folder.glob("*.yaml")):
+        title, says = recipe_comment(path.read_text(encoding="utf-8"))
+        config = module.load_config(module.PretrainKLConfig, recipe=path)
+        counts = {member.backbone: n_parameters(member.backbone) for member in config.members}
+        networks = ", ".join(f"{m.backbone} ({m.image_size_px} px)" for m in config.members)
+        times = f", {config.repeats} times each" if config.repeats > 1 else ""
+        total = config.repeats * sum(counts[member.backbone] for member in config.members)
+        rows.append(
+            (
+                f"[`{path.stem}`](#{path.stem})",
+                networks + times,
+                f"{total / 1e6:.1f} M",
+                *(says.get(remark, "") for remark in ("Source", "Needs", "Run")),
+            )
+        )
+        each = ", ".join(f"{name} {count / 1e6:.1f} M" for name, count in counts.items())
+        sections += [f"## {path.stem}", title, f"Parameters: {each}."]
+        sections += [f"Differs: {says['Differs']}"] if "Differs" in says else []
+    header = ("recipe", "networks", "parameters", "source", "needs", "run")
+    return "\n\n".join([_table(header, rows), *sections])
+
+
+def recipe_comment(text: str) -> tuple[str, dict[str, str]]:
+    """Title and the remarks by their first word, of the comment that opens a recipe."""
+    lines = takewhile(lambda line: line.startswith("#"), text.splitlines())
+    comment = "\n".join(line.removeprefix("#").strip() for line in lines)
+    title, *remarks = (" ".join(part.split()) for part in comment.split("\n\n"))
+    return title, {key: says for key, _, says in (r.partition(": ") for r in remarks)}
+
+
+def n_parameters(backbone: str) -> int:
+    """Weights of a grader on this backbone."""
+    from kneeoa_mm.learning.networks import KLNetwork
+
+    return sum(weights.numel() for weights in KLNetwork(backbone).parameters())
+
+
 def _tree(module: ModuleType) -> ast.Module:
     return ast.parse(inspect.getsource(module))
 
@@ -202,6 +243,7 @@ PAGES: dict[str, tuple[str, Callable[[ModuleType], str]]] = {
     "reference/tables": ("kneeoa_mm.tables", table_schemas),
     "reference/configuration": ("kneeoa_mm.config", configuration),
     "reference/errors": ("kneeoa_mm.errors", exit_codes),
+    "reference/recipes": ("kneeoa_mm.config", recipes),
 }
 
 # typer reads this when it is imported: plain text, no boxes

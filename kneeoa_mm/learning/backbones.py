@@ -13,9 +13,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kneeoa_mm.errors import ConfigError, InputError, MissingExtraError
+from kneeoa_mm.learning.deepknee import DeepKnee
 
 _CLASSIFIERS = ("classifier", "fc", "heads", "head")
-_FEATURE_MAPS = ("features", "layer4", "trunk_output", "conv5")
+_FEATURE_MAPS = ("feature_map", "features", "layer4", "trunk_output", "conv5", "act4")
+"""Names of our own, of most, and of ResNet, RegNet, ShuffleNet and timm's Xception."""
+_VGG_WIDTH = 512
 _TIMM = "timm:"
 WEIGHTS_FOLDER = "KNEEOA_MM_WEIGHTS"
 """Environment variable that names the folder of ImageNet weights."""
@@ -58,31 +61,42 @@ def build_encoder(name: str) -> Encoder:
     """Build a backbone with random weights.
 
     Args:
-        name: ``simple_cnn``, a classification network of torchvision, or ``timm:<name>``.
+        name: ``simple_cnn``, ``deepknee``, a classification network of torchvision, or
+            ``timm:<name>``.
 
     Raises:
-        ConfigError: There is no such backbone.
+        ConfigError: There is no such backbone, or it has no classifier on a feature vector.
         MissingExtraError: It comes from timm, which is not installed.
     """
-    if name == "simple_cnn":
-        return Encoder(SimpleCNN(), SimpleCNN.feature_width)
+    if name in _OWN:
+        return Encoder(_OWN[name](), _OWN[name].feature_width)
     if name.startswith(_TIMM):
         return _build_timm(name.removeprefix(_TIMM))
     names = torchvision.models.list_models(module=torchvision.models)
     if name not in names:
-        close = difflib.get_close_matches(name, [*names, "simple_cnn"], n=3)
+        close = difflib.get_close_matches(name, [*names, *_OWN], n=3)
         raise ConfigError(
             "There is no such backbone.",
-            expected="simple_cnn, a torchvision network or timm:<name>",
+            expected=", ".join([*_OWN, "a torchvision network or timm:<name>"]),
             found=name,
             fix=f"did you mean {' or '.join(close)}?" if close else "",
         )
     backbone = torchvision.models.get_model(name, weights=None)
+    if isinstance(backbone, torchvision.models.MNASNet):
+        raise ConfigError(
+            "An MNASNet asks its weights for a version that safetensors cannot hold.",
+            found=name,
+            fix="choose a network of its size, such as mobilenet_v2",
+        )
+    if isinstance(backbone, torchvision.models.VGG):
+        # its classifier alone, of maps of 7 x 7, has eight times the weights of its convolutions
+        backbone.avgpool, backbone.classifier = nn.AdaptiveAvgPool2d(1), nn.Identity()
+        return Encoder(backbone, _VGG_WIDTH)
     for attribute in _CLASSIFIERS:
-        if hasattr(backbone, attribute):
-            width = _first_linear(getattr(backbone, attribute)).in_features
+        linear = _first_linear(getattr(backbone, attribute, nn.Identity()))
+        if linear is not None:
             setattr(backbone, attribute, nn.Identity())
-            return Encoder(backbone, width)
+            return Encoder(backbone, linear.in_features)
     raise ConfigError("This network has no classifier that could be replaced.", found=name)
 
 
@@ -100,8 +114,8 @@ def _build_timm(name: str) -> Encoder:
     return Encoder(backbone, int(backbone.num_features))
 
 
-def _first_linear(module: nn.Module) -> nn.Linear:
-    return next(layer for layer in module.modules() if isinstance(layer, nn.Linear))
+def _first_linear(module: nn.Module) -> nn.Linear | None:
+    return next((layer for layer in module.modules() if isinstance(layer, nn.Linear)), None)
 
 
 def find_weights(name: str, backbone: str) -> Path | None:
@@ -191,3 +205,6 @@ class SimpleCNN(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Features (B, 128) of images (B, 3, S, S)."""
         return self.pool(self.features(images)).flatten(1)
+
+
+_OWN: dict[str, type[SimpleCNN] | type[DeepKnee]] = {"simple_cnn": SimpleCNN, "deepknee": DeepKnee}

@@ -2,8 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
+
+from kneeoa_mm.learning.calibration import Calibration
+
+
+class EnsembleRules(Calibration):
+    """``ensemble.json``: how the members of a run become one prediction.
+
+    The defaults are what a model without the file does.
+    """
+
+    voting: Literal["mix", "hard", "soft"] = "mix"
+    test_time_flip: bool = False
+    test_time_crops: bool = False
+    calibrated_on: str = ""
+    """The knees that taught temperature and sets, in words; empty: nothing is calibrated."""
+    by_fold: dict[int, Calibration] = Field(default_factory=dict)
+    """What the knees outside each fold taught, for knees of that fold."""
+
+    def for_fold(self, fold: int | None) -> Calibration:
+        """The calibration of a knee that a fold held out; None for a knee of no fold."""
+        return self if fold is None else self.by_fold.get(fold, self)
 
 
 def vote(probabilities: NDArray[np.float64], rule: str) -> NDArray[np.int64]:

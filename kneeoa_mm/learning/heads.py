@@ -53,7 +53,9 @@ class CoralHead(nn.Linear):
 
         Thresholds that training left out of order count as equal.
         """
-        above = torch.cummin(scores.float().sigmoid(), dim=1).values
+        each = scores.float().sigmoid()
+        # a running minimum; ONNX has none of its own
+        above = torch.stack([each[:, : k + 1].amin(dim=1) for k in range(N_GRADES - 1)], dim=1)
         edges = functional.pad(functional.pad(above, (1, 0), value=1.0), (0, 1), value=0.0)
         return (edges[:, :-1] - edges[:, 1:]).clamp_min(_LEAST_PROBABILITY).log()
 

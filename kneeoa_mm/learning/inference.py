@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,14 +10,20 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from safetensors.torch import load
 from torch import Tensor
 
 from kneeoa_mm.errors import KneeOAError, ModelFolderError
+from kneeoa_mm.learning.calibration import Calibration, at_temperature
 from kneeoa_mm.learning.clinical import ClinicalEncoding
+from kneeoa_mm.learning.conformal import prediction_sets, set_texts
 from kneeoa_mm.learning.dataset import Batches, load_images
-from kneeoa_mm.learning.ensemble import vote
+from kneeoa_mm.learning.ensemble import EnsembleRules, vote
+from kneeoa_mm.learning.familiarity import Familiarity
 from kneeoa_mm.learning.framing import Framing
+from kneeoa_mm.learning.image_cache import cached_images
+from kneeoa_mm.learning.memory import enough_memory
 from kneeoa_mm.learning.networks import Network, build_network
 from kneeoa_mm.learning.views import ITSELF, Views
 from kneeoa_mm.model_folder import ModelCard, Preprocessing, member_folders, read_model
@@ -34,6 +40,8 @@ class Model:
     name: str
     card: ModelCard
     network: Network
+    familiarity: Familiarity | None = None
+    """What tells knees from other pictures; None where it never learnt that."""
 
     @property
     def clinical(self) -> ClinicalEncoding | None:
@@ -43,11 +51,15 @@ class Model:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """The members of a run and its voting rule."""
+    """The members of a run and the rules that make them one."""
 
     members: tuple[Model, ...]
-    voting: str
-    views: Views
+    rules: EnsembleRules
+
+    @property
+    def views(self) -> Views:
+        """What each member averages over."""
+        return Views(self.rules.test_time_flip, self.rules.test_time_crops)
 
     @property
     def outcome_column(self) -> str | None:
@@ -73,7 +85,9 @@ def load_model(folder: Path) -> Model:
             found=str(error).splitlines()[0],
             where=folder,
         ) from error
-    return Model(folder.name, card, network.eval())
+    known = card.familiarity_sha256
+    familiarity = Familiarity.read(folder, known) if known else None
+    return Model(folder.name, card, network.eval(), familiarity)
 
 
 def load_ensemble(model: Path) -> Ensemble:
@@ -85,11 +99,20 @@ def load_ensemble(model: Path) -> Ensemble:
     members = tuple(load_model(folder) for folder in member_folders(model))
     if len({member.card.outputs for member in members}) > 1:
         raise ModelFolderError("The members of this run predict different things.", where=model)
-    rules = {"voting": "mix", "test_time_flip": False, "test_time_crops": False}
-    if (model / ENSEMBLE_FILE).is_file():
-        rules |= json.loads((model / ENSEMBLE_FILE).read_text(encoding="utf-8"))
-    views = Views(bool(rules["test_time_flip"]), bool(rules["test_time_crops"]))
-    return Ensemble(members, str(rules["voting"]), views)
+    return Ensemble(members, _read_rules(model / ENSEMBLE_FILE))
+
+
+def _read_rules(path: Path) -> EnsembleRules:
+    if not path.is_file():
+        return EnsembleRules()
+    try:
+        return EnsembleRules.model_validate_json(path.read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise ModelFolderError(
+            "The rules of the ensemble are damaged, or a newer version of kneeoa-mm wrote them.",
+            found=str(error),
+            where=path,
+        ) from error
 
 
 def choose_device(device: str) -> str:
@@ -99,6 +122,20 @@ def choose_device(device: str) -> str:
     return device
 
 
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a member says of some images.
+
+    Attributes:
+        probabilities: Shape (n, outputs), columns as in ``card.outputs``.
+        strangeness: Above 1 an image resembles no knee that the member learnt from; 0 throughout
+            where it never learnt to tell. Shape (n,).
+    """
+
+    probabilities: NDArray[np.float64]
+    strangeness: NDArray[np.float64]
+
+
 def predict_member(
     model: Model,
     arrays: dict[str, Tensor],
@@ -106,36 +143,62 @@ def predict_member(
     device: str,
     views: Views = ITSELF,
 ) -> NDArray[np.float64]:
-    """Probabilities of one member.
+    """Probabilities of one member; see :func:`ask_member`."""
+    return ask_member(model, arrays, device=device, views=views).probabilities
+
+
+def ask_member(
+    model: Model,
+    arrays: dict[str, Tensor],
+    *,
+    device: str,
+    views: Views = ITSELF,
+) -> Answers:
+    """What one member says.
 
     Args:
         model: The member.
         arrays: ``images`` as bytes (n, S, S), prepared by this model's contract, and ``clinical``
             (n, F) where it wants them.
         device: ``auto``, ``cpu`` or ``cuda``.
-        views: What to average over.
+        views: What to average probabilities over; familiar or not is the image itself.
 
-    Returns:
-        Shape (n, outputs), columns as in ``card.outputs``.
+    Raises:
+        KneeOAError: Memory ran out.
     """
     device = choose_device(device)
-    network = model.network.to(device)
+    network = model.network.to(device).to(memory_format=torch.channels_last)
     rows = np.arange(len(arrays["images"]))
-    parts = []
-    with torch.inference_mode():
-        for cpu_batch in Batches(arrays, rows, model.card.preprocessing, batch_size=_BATCH_SIZE):
-            batch = {name: value.to(device) for name, value in cpu_batch.items()}
-            seen = [
-                _probabilities(network(batch | {"images": view}))
-                for view in views.of(batch["images"])
-            ]
-            parts.append(torch.stack(seen).mean(dim=0).cpu())
+    parts, strangeness = [], []
+    features: list[Tensor] = []
+    watch = network.encoder.register_forward_hook(lambda _, __, found: features.append(found))
+    try:
+        with torch.inference_mode(), enough_memory("close other programs, or add --device cpu"):
+            batches = Batches(arrays, rows, model.card.preprocessing, batch_size=_BATCH_SIZE)
+            for cpu_batch in batches:
+                features.clear()
+                batch = {name: value.to(device) for name, value in cpu_batch.items()}
+                seen = [
+                    to_probabilities(network(batch | {"images": view}))
+                    for view in views.of(batch["images"])
+                ]
+                parts.append(torch.stack(seen).mean(dim=0).cpu())
+                strangeness.append(_strangeness(model, features[0]))
+    finally:
+        watch.remove()
     if not parts:
-        return np.zeros((0, len(model.card.outputs)))
-    return torch.cat(parts).double().numpy()
+        return Answers(np.zeros((0, len(model.card.outputs))), np.zeros(0))
+    return Answers(torch.cat(parts).double().numpy(), np.concatenate(strangeness))
 
 
-def _probabilities(outputs: dict[str, Tensor]) -> Tensor:
+def _strangeness(model: Model, features: Tensor) -> NDArray[np.float64]:
+    if model.familiarity is None:
+        return np.zeros(len(features))
+    return model.familiarity.strangeness(features.float().cpu().numpy())
+
+
+def to_probabilities(outputs: dict[str, Tensor]) -> Tensor:
+    """Probabilities (B, outputs) of a network's outputs, in the order of ``card.outputs``."""
     grades = outputs["kl_logits"].float().softmax(dim=1)
     if "jsl_logit" not in outputs:
         return grades
@@ -143,11 +206,19 @@ def _probabilities(outputs: dict[str, Tensor]) -> Tensor:
 
 
 class ImageStore:
-    """Prepared images of some knees, read once for each distinct contract."""
+    """Prepared images of some knees, read once for each distinct contract.
 
-    def __init__(self, knees: pd.DataFrame) -> None:
+    Args:
+        knees: Rows of ``sources.read_knees``.
+        cache: Folder of files from which the images are mapped; without, they stay in memory.
+    """
+
+    def __init__(self, knees: pd.DataFrame, cache: Path | None = None) -> None:
         self._knees = knees
+        self._cache = cache
         self._prepared: dict[Preprocessing, Tensor] = {}
+        self.files: dict[Preprocessing, Path] = {}
+        """Where the images of each contract are mapped from."""
         self.readable: NDArray[np.bool_] = np.ones(len(knees), dtype=bool)
         self.framing: tuple[Framing | None, ...] = (None,) * len(knees)
         """How each image was framed for the first contract; None where it could not be read."""
@@ -156,7 +227,10 @@ class ImageStore:
     def get(self, contract: Preprocessing) -> Tensor:
         """Images as bytes (n, S, S); zero where one could not be read."""
         if contract not in self._prepared:
-            loaded = load_images(self._knees, contract)
+            if self._cache is None:
+                loaded = load_images(self._knees, contract)
+            else:
+                loaded, self.files[contract] = cached_images(self._knees, contract, self._cache)
             if not self._prepared:
                 self.framing = loaded.framing
             known = {reject.source for reject in self.rejects}
@@ -176,7 +250,8 @@ def predict_knees(
     """Predict a table of knees.
 
     A knee whose subject some members have seen is scored by the members that have not; where all
-    have, by all, and the row says ``seen_in_training``.
+    have, by all, and the row says ``seen_in_training``. Where these find on average that an image
+    is no knee, it is not graded.
 
     Args:
         ensemble: The model.
@@ -190,25 +265,39 @@ def predict_knees(
     """
     store = ImageStore(knees)
     subjects = knees["subject_id"].astype(str)
-    probabilities, seen, chosen_on = [], [], []
+    answers, seen, chosen_on = [], [], []
     for member in ensemble.members:
         arrays = {"images": store.get(member.card.preprocessing)}
         if member.clinical is not None:
             factors = pd.DataFrame(index=knees.index) if clinical is None else clinical
             arrays["clinical"] = torch.from_numpy(member.clinical.transform(factors))
-        probabilities.append(predict_member(member, arrays, device=device, views=ensemble.views))
+        answers.append(ask_member(member, arrays, device=device, views=ensemble.views))
         known = member.card.seen_subjects
         seen.append(subjects.isin(known.in_training(set(subjects))).to_numpy())
         chosen_on.append(subjects.isin(known.in_selection(set(subjects))).to_numpy())
     has_say = _who_has_a_say(np.array(seen), np.array(chosen_on))
-    stacked = np.where(has_say[:, :, None], np.array(probabilities), np.nan)
-    predictions = assemble(knees, stacked, ensemble.members[0].card.outputs, ensemble.voting)
+    probabilities = np.array([answer.probabilities for answer in answers])
+    stacked = np.where(has_say[:, :, None], probabilities, np.nan)
+    held_out_by = _held_out_by(has_say, [member.card.fold for member in ensemble.members])
+    predictions = assemble(
+        knees,
+        stacked,
+        ensemble.members[0].card.outputs,
+        ensemble.rules.voting,
+        [ensemble.rules.for_fold(fold) for fold in held_out_by],
+    )
     predictions["seen_in_training"] = np.array(seen).all(axis=0)
     predictions["framing"] = [framing and str(framing) for framing in store.framing]
-    lost = ~store.readable
-    predicted = [*ensemble.members[0].card.outputs, "kl_grade_pred"]
-    predictions.loc[lost, [*predicted, "framing"]] = pd.NA
-    predictions.loc[lost, "status"] = PredictionStatus.UNREADABLE
+    strangeness = np.array([answer.strangeness for answer in answers])
+    strange = np.average(strangeness, axis=0, weights=has_say) > 1
+    predicted = {*ensemble.members[0].card.outputs, "kl_grade_pred", "kl_set", "framing"}
+    predicted_columns = [name for name in predictions if name in predicted]
+    for lost, status in (
+        (strange, PredictionStatus.NOT_A_KNEE),
+        (~store.readable, PredictionStatus.UNREADABLE),
+    ):
+        predictions.loc[lost, predicted_columns] = pd.NA
+        predictions.loc[lost, "status"] = str(status)
     return predictions, store.rejects
 
 
@@ -219,8 +308,21 @@ def _who_has_a_say(seen: NDArray[np.bool_], chosen_on: NDArray[np.bool_]) -> NDA
     return np.where(say.any(axis=0), say, True)
 
 
+def _held_out_by(has_say: NDArray[np.bool_], folds: list[int | None]) -> list[int | None]:
+    """The fold of each knee that only the members of one fold may score; None for other knees."""
+    held_out_by = []
+    for say in has_say.T:
+        named = {fold for fold, speaks in zip(folds, say, strict=True) if speaks}
+        held_out_by.append(named.pop() if len(named) == 1 and not say.all() else None)
+    return held_out_by
+
+
 def assemble(
-    knees: pd.DataFrame, probabilities: NDArray[np.float64], outputs: tuple[str, ...], voting: str
+    knees: pd.DataFrame,
+    probabilities: NDArray[np.float64],
+    outputs: tuple[str, ...],
+    voting: str,
+    calibrations: Sequence[Calibration],
 ) -> pd.DataFrame:
     """Members' probabilities to one row a knee.
 
@@ -229,14 +331,25 @@ def assemble(
         probabilities: Shape (members, knees, outputs); NaN where a member has no say.
         outputs: Names of the last axis.
         voting: Rule for the grade; probabilities are means.
+        calibrations: Temperature of each knee's grade probabilities, which are scaled before they
+            are averaged, and its rule of sets, which are made of the averages. All have a rule, of
+            one method, or none.
     """
+    grades = [outputs.index(f"kl_prob_{grade}") for grade in KL_CLASSES]
+    temperatures = np.array([calibration.temperature for calibration in calibrations])
+    if (temperatures != 1).any():
+        probabilities = probabilities.copy()
+        probabilities[:, :, grades] = at_temperature(probabilities[:, :, grades], temperatures)
+    mean = np.nanmean(probabilities, axis=0)
+    predicted = vote(probabilities[:, :, grades], voting)
     identity = ["knee_id", "subject_id", "laterality"]
     frame = knees[identity].reset_index(drop=True).copy()
     frame["status"] = str(PredictionStatus.OK)
-    frame[list(outputs)] = np.nanmean(probabilities, axis=0)
-    grades = [outputs.index(f"kl_prob_{grade}") for grade in KL_CLASSES]
-    frame["kl_grade_pred"] = vote(probabilities[:, :, grades], voting)
-    frame["kl_grade_pred"] = frame["kl_grade_pred"].astype("Int64")
+    frame[list(outputs)] = mean
+    frame["kl_grade_pred"] = pd.array(predicted, dtype="Int64")
+    rules = [c.conformal for c in calibrations if c.conformal is not None]
+    if rules:
+        frame["kl_set"] = set_texts(prediction_sets(mean[:, grades], rules, predicted))
     frame["seen_in_training"] = False
     for truth in ("kl_grade", *(name.removesuffix("_prob") for name in outputs)):
         if truth in knees:

@@ -6,7 +6,7 @@ import secrets
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -15,17 +15,26 @@ from safetensors.torch import save
 
 from kneeoa_mm import tables
 from kneeoa_mm.config import TrainConfig
+from kneeoa_mm.errors import InputError
+from kneeoa_mm.learning import familiarity
+from kneeoa_mm.learning.ballots import PREDICTIONS_FILE, is_vote, write_ballots
+from kneeoa_mm.learning.calibration import Calibration, CrossFit, cross_fit
+from kneeoa_mm.learning.conformal import SetRule
 from kneeoa_mm.learning.curves import plot_history
+from kneeoa_mm.learning.ensemble import EnsembleRules
 from kneeoa_mm.learning.inference import (
     ENSEMBLE_FILE,
     Model,
     assemble,
+    choose_device,
     load_model,
     predict_member,
 )
+from kneeoa_mm.learning.memory import enough_memory
 from kneeoa_mm.learning.splits import Split
 from kneeoa_mm.learning.training import Job, fit
 from kneeoa_mm.learning.views import ITSELF, Views
+from kneeoa_mm.metrics import persons_of
 from kneeoa_mm.model_folder import CARD_FILE, ModelCard, SeenSubjects, write_model
 from kneeoa_mm.progress import say
 from kneeoa_mm.records import KL_CLASSES, Reject
@@ -33,7 +42,6 @@ from kneeoa_mm.run_folder import atomic_path, write_json
 
 KL_OUTPUTS = tuple(f"kl_prob_{grade}" for grade in KL_CLASSES)
 HISTORY_FILE = "history.csv"
-PREDICTIONS_FILE = "predictions.parquet"
 
 
 @dataclass(frozen=True)
@@ -53,10 +61,17 @@ class Plan:
 
 @dataclass(frozen=True)
 class Voting:
-    """How members become one prediction."""
+    """How members become one prediction.
 
-    rule: str
+    Attributes:
+        rule: ``mix``, ``hard`` or ``soft``.
+        views: What each member averages over.
+        sets: The sets of grades that are wanted; None leaves the run uncalibrated.
+    """
+
+    rule: Literal["mix", "hard", "soft"]
     views: Views = ITSELF
+    sets: SetRule | None = None
 
 
 def train_run(
@@ -83,28 +98,38 @@ def train_run(
     """
     subjects = knees["subject_id"].astype(str)
     models = [_train_member(plan, subjects, config_digest, out, device=device) for plan in plans]
-    predictions = _report(plans, models, knees, voting, device=device)
+    reported, probabilities = _reported(plans, models, knees, voting.views, device=device)
+    taught = _calibrate(reported, probabilities, voting.sets)
+    calibrations = taught.of_knee if taught else [Calibration()] * len(reported)
+    names = models[0].card.outputs
+    predictions = assemble(reported, probabilities, names, voting.rule, calibrations)
     part = reported_part(plans[0].split, plans[0].job.config)
+
+    def write(frame: pd.DataFrame, path: Path) -> Path:
+        notes = {"part": part, "calibration": _how_calibrated(taught, reported)}
+        schema = tables.PREDICTIONS
+        return tables.write_table(frame, schema, path, config_digest=config_digest, extra=notes)
+
     histories = [pd.read_csv(path) for path in sorted(out.glob(f"members/*/{HISTORY_FILE}"))]
     history = pd.concat(histories, ignore_index=True)
     outputs = {
         "history": write_history(history, out / HISTORY_FILE),
         "curves": plot_history(history, out / "history.png"),
-        "predictions": tables.write_table(
-            predictions,
-            tables.PREDICTIONS,
-            out / PREDICTIONS_FILE,
-            config_digest=config_digest,
-            extra={"part": part},
-        ),
+        "predictions": write(predictions, out / PREDICTIONS_FILE),
     }
+    if is_vote(probabilities):
+        outputs["voting"] = write_ballots(
+            reported,
+            probabilities,
+            [out / "members" / plan.job.name for plan in plans],
+            out,
+            outputs=names,
+            calibrations=calibrations,
+            write=write,
+        )
     # last, for it says that the run is whole
-    rules = {
-        "voting": voting.rule,
-        "test_time_flip": voting.views.flip,
-        "test_time_crops": voting.views.crops,
-    }
-    outputs["model"] = write_json(out / ENSEMBLE_FILE, rules).parent
+    rules = _rules(voting, taught, part, reported)
+    outputs["model"] = write_json(out / ENSEMBLE_FILE, rules.model_dump(mode="json")).parent
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return predictions, outputs
 
@@ -139,8 +164,17 @@ def _train_member(
         return load_model(folder)
     checkpoints = out / "checkpoints" / job.name
     checkpoints.mkdir(parents=True, exist_ok=True)
-    record = fit(job, checkpoints, device=device)
+    with enough_memory("lower train.batch_size, or the member's image_size_px"):
+        record = fit(job, checkpoints, device=device)
     write_history(pd.DataFrame(record.history), folder / HISTORY_FILE)
+    known = familiarity.learn(
+        job.network,
+        job.arrays["images"],
+        job.contract,
+        training=split.train,
+        unseen=split.report,
+        device=choose_device(device),
+    )
     card = ModelCard(
         architecture=job.network.architecture,
         preprocessing=job.contract,
@@ -150,6 +184,7 @@ def _train_member(
         ),
         metrics={k: v for k, v in record.best_metrics.items() if v is not None},
         config_digest=config_digest,
+        familiarity_sha256=known.write(folder) if known else "",
         **plan.card,
     )
     state = {name: value.contiguous() for name, value in job.network.state_dict().items()}
@@ -164,18 +199,72 @@ def write_history(history: pd.DataFrame, path: Path) -> Path:
     return path
 
 
-def _report(
-    plans: list[Plan], models: list[Model], knees: pd.DataFrame, voting: Voting, *, device: str
-) -> pd.DataFrame:
-    """Predictions of each split's members for the rows that the split reports."""
+def _reported(
+    plans: list[Plan], models: list[Model], knees: pd.DataFrame, views: Views, *, device: str
+) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+    """What the run reports: each split's members on the rows that the split holds out.
+
+    Returns:
+        The knees with their ``fold``, and the members' probabilities (members, knees, outputs), NaN
+        where a member has no say.
+    """
     outputs = models[0].card.outputs
     probabilities: NDArray[np.float64] = np.full((len(models), len(knees), len(outputs)), np.nan)
+    folds = pd.Series(pd.NA, index=range(len(knees)), dtype="Int64")
     for number, (plan, model) in enumerate(zip(plans, models, strict=True)):
         rows = plan.split.report
         part = {name: values[rows] for name, values in plan.job.arrays.items()}
-        probabilities[number, rows] = predict_member(model, part, device=device, views=voting.views)
-    reported = np.unique(np.concatenate([plan.split.report for plan in plans]))
-    return assemble(knees.iloc[reported], probabilities[:, reported], outputs, voting.rule)
+        probabilities[number, rows] = predict_member(model, part, device=device, views=views)
+        folds.iloc[rows] = pd.NA if plan.split.fold is None else plan.split.fold
+    rows = np.unique(np.concatenate([plan.split.report for plan in plans]))
+    return knees.iloc[rows].assign(fold=folds.iloc[rows].array), probabilities[:, rows]
+
+
+def _calibrate(
+    reported: pd.DataFrame, probabilities: NDArray[np.float64], sets: SetRule | None
+) -> CrossFit | None:
+    """What the reported knees teach each other; None, and why is said, where they are too few."""
+    if sets is None:
+        return None
+    crossed = bool(reported["fold"].notna().all())
+    try:
+        return cross_fit(
+            probabilities,
+            reported["kl_grade"].to_numpy(np.int64),
+            persons_of(reported["subject_id"], reported["knee_id"]),
+            reported["fold"].to_numpy(np.int64) if crossed else None,
+            sets,
+        )
+    except InputError as error:
+        say(f"not calibrated, so there are no sets of grades: {error}")
+        return None
+
+
+def _rules(
+    voting: Voting, taught: CrossFit | None, part: str, reported: pd.DataFrame
+) -> EnsembleRules:
+    rules = EnsembleRules(
+        voting=voting.rule,
+        test_time_flip=voting.views.flip,
+        test_time_crops=voting.views.crops,
+    )
+    if taught is None:
+        return rules
+    learned = {
+        "temperature": taught.whole.temperature,
+        "conformal": taught.whole.conformal,
+        "calibrated_on": part,
+        "by_fold": taught.by_part if reported["fold"].notna().all() else {},
+    }
+    return rules.model_copy(update=learned)
+
+
+def _how_calibrated(taught: CrossFit | None, reported: pd.DataFrame) -> str:
+    """What taught the temperature and sets of the reported predictions, in words."""
+    if taught is None:
+        return "none"
+    parts = "folds" if reported["fold"].notna().all() else "half of the subjects"
+    return f"each knee by the other {parts}"
 
 
 def write_rejects(rejects: list[Reject], out: Path) -> dict[str, Path]:

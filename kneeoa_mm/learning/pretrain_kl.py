@@ -13,6 +13,8 @@ from kneeoa_mm.config import MemberConfig, PretrainKLConfig
 from kneeoa_mm.errors import InputError
 from kneeoa_mm.folds import make_folds
 from kneeoa_mm.learning.backbones import find_weights, load_pretrained
+from kneeoa_mm.learning.ballots import RULES
+from kneeoa_mm.learning.conformal import SetRule
 from kneeoa_mm.learning.framing import framing_notes
 from kneeoa_mm.learning.heads import head_of
 from kneeoa_mm.learning.inference import ImageStore
@@ -29,7 +31,7 @@ from kneeoa_mm.learning.members import (
 from kneeoa_mm.learning.networks import KLNetwork
 from kneeoa_mm.learning.sources import add_kl_readings, read_knees
 from kneeoa_mm.learning.splits import Split, cross_validation, train_and_val
-from kneeoa_mm.learning.training import Job, Metrics, Outputs
+from kneeoa_mm.learning.training import Job, Metrics, Outputs, check_precision
 from kneeoa_mm.learning.views import Views
 from kneeoa_mm.metrics import GRADE_METRICS, estimate
 from kneeoa_mm.metrics import GRADE_PROBABILITY_METRICS as PROBABILITY_METRICS
@@ -73,6 +75,7 @@ def pretrain_kl(
         ConfigError: An impossible recipe.
         OutputExistsError: ``out`` is taken.
     """
+    check_precision(config.train, device)
     refuse_taken(out, config.to_yaml(), overwrite=overwrite, resume=resume)
     knees = read_knees(data, allow_ungrouped=allow_ungrouped)
     if cohort is not None:
@@ -88,13 +91,17 @@ def pretrain_kl(
     with open_run(out, config_yaml=config.to_yaml(), overwrite=overwrite, resume=resume):
         if fold_table is not None:
             tables.write_table(fold_table, tables.FOLDS, out / "folds.parquet")
-        store = ImageStore(knees)
+        store = ImageStore(knees, cache=out / "checkpoints")
         plans = _plans(knees, splits, networks, store, config)
         predictions, outputs = train_run(
             plans,
             knees,
             out,
-            voting=Voting(config.voting, Views(config.test_time_flip, config.test_time_crops)),
+            voting=Voting(
+                config.voting,
+                Views(config.test_time_flip, config.test_time_crops),
+                SetRule(method=config.conformal_method, alpha=config.conformal_alpha),
+            ),
             config_digest=config.digest(),
             device=device,
         )
@@ -105,10 +112,22 @@ def pretrain_kl(
         outputs=outputs,
         counts={"knees": len(knees), "ungraded": ungraded, "members": len(plans)},
         failed=len(store.rejects),
-        figures={f"KL, {reported_part(splits[0], config.train)}": summarise_grades(predictions)},
+        figures=_figures(f"KL, {reported_part(splits[0], config.train)}", predictions, outputs),
         notes=framing_notes(store.framing, config.field_of_view_plateau_widths),
         next_step=f"kneeoa-mm evaluate {outputs['predictions']} --out {out / 'evaluation'}",
     )
+
+
+def _figures(
+    title: str, predictions: pd.DataFrame, outputs: dict[str, Path]
+) -> dict[str, dict[str, float]]:
+    """Of the run, and of each voting rule where there is a vote."""
+    figures = {title: summarise_grades(predictions)}
+    if "voting" in outputs:
+        for rule in RULES:
+            voted = tables.read_table(outputs["voting"] / f"{rule}.parquet", tables.PREDICTIONS)
+            figures[f"{title}, {rule} vote"] = summarise_grades(voted)
+    return figures
 
 
 def _plans(
@@ -118,7 +137,7 @@ def _plans(
     store: ImageStore,
     config: PretrainKLConfig,
 ) -> list[Plan]:
-    contracts = [_contract(member, config) for member in config.members]
+    contracts = [_contract(member, config) for member in config.trained]
     images = [store.get(contract) for contract in contracts]
     targets = grade_targets(knees["kl_grade"].to_numpy(dtype=np.float64))
     plans = []
@@ -128,7 +147,7 @@ def _plans(
         weights = None if config.balance == "none" else grade_weights(training)
         draw = training @ weights if weights is not None and config.balance == "sampling" else None
         loss = GradeLoss.of(config.train, weights if config.balance == "weights" else None)
-        for number, (member, network) in enumerate(zip(config.members, started, strict=True)):
+        for number, (member, network) in enumerate(zip(config.trained, started, strict=True)):
             job = Job(
                 name=member_name(number, member.backbone, split),
                 network=network,
@@ -141,6 +160,7 @@ def _plans(
                 score=score_grades,
                 seed=(config.seed, number, split.fold or 0),
                 draw_weights=draw,
+                image_file=store.files[contracts[number]],
             )
             source = Path(member.weights).name
             card = {"kind": "kl", "outputs": KL_OUTPUTS, "weights_source": source}
@@ -177,8 +197,8 @@ def _splits(
 def _start(config: PretrainKLConfig) -> list[KLNetwork]:
     torch.manual_seed(config.seed)
     head = head_of(config.train.kl_loss)
-    networks = [KLNetwork(member.backbone, head, member.dropout) for member in config.members]
-    for member, network in zip(config.members, networks, strict=True):
+    networks = [KLNetwork(member.backbone, head, member.dropout) for member in config.trained]
+    for member, network in zip(config.trained, networks, strict=True):
         if (weights := find_weights(member.weights, member.backbone)) is not None:
             load_pretrained(network.encoder, weights)
     return networks

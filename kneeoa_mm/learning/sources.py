@@ -32,8 +32,8 @@ def read_knees(data: Path, *, allow_ungrouped: bool = False) -> pd.DataFrame:
     """List the knees in ``data``.
 
     Args:
-        data: A folder of images, ``[split/]grade/NAME.png`` or without grades; a table of knees
-            (``.parquet`` or ``.csv``); or the output folder of ``preprocess``.
+        data: A folder of images, ``[split/]grade/NAME.png`` or without grades; one image; a table
+            of knees (``.parquet`` or ``.csv``); or the output folder of ``preprocess``.
         allow_ungrouped: Take images whose name tells no subject, each as a subject of its own.
 
     Returns:
@@ -43,11 +43,13 @@ def read_knees(data: Path, *, allow_ungrouped: bool = False) -> pd.DataFrame:
         ``kl_grade`` where known, and ``split`` where the folder has one.
 
     Raises:
-        InputError: There are no images, a grade is impossible, a name tells no subject, or a
-            subject stands in two parts of the folder's split.
+        InputError: There are no images, a grade is impossible, a knee has two grades, a name tells
+            no subject, or a subject stands in two parts of the split.
     """
     if not data.exists():
         raise InputError("The input is not there.", where=data)
+    if data.is_file() and data.suffix.lower() in IMAGE_SUFFIXES:
+        return _read_image(data)
     if data.is_file() or (data / "knees.parquet").is_file():
         return _read_table(data if data.is_file() else data / "knees.parquet")
     return _read_folder(data, allow_ungrouped=allow_ungrouped)
@@ -63,6 +65,20 @@ def _read_table(path: Path) -> pd.DataFrame:
         knees["field_of_view_plateau_widths"] = np.nan
     if knees.empty:
         raise InputError("The table has no knees.", where=path)
+    _refuse_leaks(knees, path)
+    return knees
+
+
+def _refuse_leaks(knees: pd.DataFrame, where: Path) -> None:
+    if "split" in knees:
+        parts = knees.groupby("split")["subject_id"].unique()
+        refuse_shared_subjects({name: list(parts[name]) for name in parts.index}, where=where)
+
+
+def _read_image(image: Path) -> pd.DataFrame:
+    # the folder of a single image is any folder, and no grade
+    knees = pd.DataFrame([_row(image, image.parent)]).drop(columns=["kl_grade", "split"])
+    knees["knee_id"] = _number_copies(knees)
     return knees
 
 
@@ -78,14 +94,13 @@ def _read_folder(folder: Path, *, allow_ungrouped: bool) -> pd.DataFrame:
     _refuse_impossible_grades(rows, folder)
     if not allow_ungrouped:
         _refuse_nameless(rows, folder)
+    _refuse_two_grades(rows, folder)
     knees = pd.DataFrame(rows)
     knees["kl_grade"] = knees["kl_grade"].astype("Int64")
     knees["knee_id"] = _number_copies(knees)
     if knees["split"].isna().all():
         knees = knees.drop(columns="split")
-    else:
-        parts = knees.groupby("split")["subject_id"].unique()
-        refuse_shared_subjects({name: list(parts[name]) for name in parts.index}, where=folder)
+    _refuse_leaks(knees, folder)
     return knees
 
 
@@ -117,6 +132,24 @@ def _refuse_impossible_grades(rows: list[dict[str, object]], folder: Path) -> No
             found=f"{len(wrong)} images elsewhere, such as {wrong[0]}",
             where=folder,
             fix="rename or remove these folders",
+        )
+
+
+def _refuse_two_grades(rows: list[dict[str, object]], folder: Path) -> None:
+    grades: dict[tuple[object, object], set[object]] = {}
+    for row in rows:
+        # a name without a subject, such as 1.png, may be of another knee in each folder
+        if row["named"] and row["kl_grade"] is not None:
+            grades.setdefault((row["subject_id"], row["laterality"]), set()).add(row["kl_grade"])
+    doubtful = [f"{subject}{side}" for (subject, side), found in grades.items() if len(found) > 1]
+    if doubtful:
+        raise InputError(
+            "A knee has two grades.",
+            expected="each knee in one grade folder",
+            found=f"{len(doubtful)} in several, such as {', '.join(doubtful[:_MAX_LISTED])}",
+            where=folder,
+            fix="keep the right one; for films of several visits give a table, whose knee_id has "
+            "the months",
         )
 
 

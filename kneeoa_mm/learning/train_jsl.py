@@ -32,7 +32,7 @@ from kneeoa_mm.learning.networks import ProgressionNetwork
 from kneeoa_mm.learning.pretrain_kl import score_grades, summarise_grades
 from kneeoa_mm.learning.sources import read_knees
 from kneeoa_mm.learning.splits import Split, cross_validation
-from kneeoa_mm.learning.training import Job, Metrics, Outputs
+from kneeoa_mm.learning.training import Job, Metrics, Outputs, check_precision
 from kneeoa_mm.learning.views import Views
 from kneeoa_mm.metrics import BINARY_METRICS, estimate
 from kneeoa_mm.records import KneeKey, StageResult
@@ -69,6 +69,7 @@ def train_jsl(
         LeakError: Every encoder has seen subjects of a fold that it would be tested on.
         OutputExistsError: ``out`` is taken.
     """
+    check_precision(config.train, device)
     refuse_taken(out, config.to_yaml(), overwrite=overwrite, resume=resume)
     joined, counts = join_cohort(read_knees(knees), cohort, str(config.outcome))
     fold_file = folds or cohort / "folds.parquet"
@@ -84,7 +85,7 @@ def train_jsl(
 
     with open_run(out, config_yaml=config.to_yaml(), overwrite=overwrite, resume=resume):
         tables.write_table(fold_table, tables.FOLDS, out / "folds.parquet")
-        store = ImageStore(joined)
+        store = ImageStore(joined, cache=out / "checkpoints")
         plans = [
             _plan(joined, split, source, store, factors, events, config)
             for split, source in zip(splits, encoders, strict=True)
@@ -252,6 +253,7 @@ def _plan(
         ),
         score=_score,
         seed=(config.seed, split.fold or 0),
+        image_file=store.files[contract],
     )
     card = {
         "kind": "jsl",

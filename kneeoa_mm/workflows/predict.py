@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Hashable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -17,12 +20,17 @@ from kneeoa_mm.learning.clinical import read_clinical
 from kneeoa_mm.learning.framing import framing_notes
 from kneeoa_mm.learning.inference import Ensemble, load_ensemble, predict_knees
 from kneeoa_mm.learning.sources import IMAGE_SUFFIXES, read_knees
+from kneeoa_mm.model_folder import shipped_grader
+from kneeoa_mm.progress import say
 from kneeoa_mm.records import KneeKey, PredictionStatus, StageResult
+
+_SHOWN = 10
+"""Knees that a person is shown at the end."""
 
 
 def predict(
     source: Path,
-    model: Path,
+    model: Path | None,
     out: Path,
     *,
     clinical: Path | None = None,
@@ -35,8 +43,9 @@ def predict(
     """Predict KL grade, and progression where the model does, for every knee of ``source``.
 
     Args:
-        source: DICOM files or folders, a folder of PNGs (graded or not), or a table of knees.
-        model: Run or model folder.
+        source: A DICOM film or a folder of them, a picture of a knee or a folder of them (graded or
+            not), or a table of knees.
+        model: Run or model folder; None takes the graders that come with the package.
         out: Prediction table to write, ``.parquet`` or ``.csv``.
         clinical: Output folder of ``cohort``, or a table by ``knee_id``: clinical factors for a
             fused model, and the truth to carry along.
@@ -49,14 +58,19 @@ def predict(
 
     Raises:
         InputError: There is nothing to predict, or ``out`` is no table.
+        MissingExtraError: No model is named, and none came with the package.
         ModelFolderError: There is no usable model.
         OutputExistsError: ``out`` exists.
     """
     if out.suffix not in {".parquet", ".csv"}:
         raise InputError("The output must be a table.", expected=".parquet or .csv", where=out)
     if out.exists() and not overwrite:
-        raise OutputExistsError("The output exists.", where=out, fix="add --overwrite")
-    ensemble = load_ensemble(model)
+        raise OutputExistsError(
+            "The output exists.", where=out, fix="name another with --out, or add --overwrite"
+        )
+    if not source.exists():
+        raise InputError("The input is not there.", where=source)
+    ensemble = load_ensemble(model or shipped_grader())
     table = None if clinical is None else read_clinical(clinical)
     if _holds_knees(source):
         knees = read_knees(source, allow_ungrouped=True)
@@ -67,19 +81,30 @@ def predict(
         if ids is None and key.exists():
             ids = str(key)
         preprocess(source, work, config=PreprocessConfig(), cohort=cohort, ids=ids, jobs=jobs)
+        rejects = pd.read_csv(work / "rejects.csv", dtype=str, keep_default_na=False)
+        for reject in rejects.to_dict("records"):
+            say("not used: {source}: {code} {message}".format(**reject))
+        if tables.read_table(work / "knees.parquet", tables.KNEES).empty:
+            raise InputError(
+                "No knee could be cut from any film.",
+                found=", ".join(
+                    f"{n} {code}" for code, n in rejects["code"].value_counts().items()
+                ),
+                where=source,
+                fix="see the lines above; preprocess has settings for films out of the ordinary",
+            )
+        result = _predict(read_knees(work), ensemble, table, out, device, rejects)
         if ids is None:
             # the fresh key would go with the temporary folder, and nobody could join the table
             shutil.move(work.with_name(f"{work.name}.key"), key)
-        rejects = pd.read_csv(work / "rejects.csv", dtype=str, keep_default_na=False)
-        return _predict(read_knees(work), ensemble, table, out, device, rejects)
+            result = replace(result, outputs=result.outputs | {"key": key})
+        return result
 
 
 def _holds_knees(source: Path) -> bool:
     """Whether ``source`` is a table or holds ordinary images; otherwise it should be DICOM."""
-    if not source.exists():
-        raise InputError("The input is not there.", where=source)
     if source.is_file():
-        return source.suffix in {".parquet", ".csv"}
+        return source.suffix.lower() in {".parquet", ".csv", *IMAGE_SUFFIXES}
     if (source / "knees.parquet").is_file():
         return True
     return any(path.suffix.lower() in IMAGE_SUFFIXES for path in source.rglob("*"))
@@ -100,7 +125,15 @@ def _predict(
             if truth in clinical and truth not in knees:
                 knees[truth] = clinical[truth].to_numpy()
     predictions, unreadable = predict_knees(ensemble, knees, clinical=clinical, device=device)
+    for reject in unreadable:
+        say(f"not used: {reject.source}: {reject.code} {reject.message}")
+    strange = int((predictions["status"] == PredictionStatus.NOT_A_KNEE).sum())
     notes = _missing_factors(ensemble, clinical)
+    if strange:
+        notes += (
+            f"{strange} images resemble no knee that the model learnt from, and were not graded. "
+            "A film of both knees goes through preprocess first.",
+        )
     contract = ensemble.members[0].card.preprocessing
     notes += framing_notes(predictions["framing"], contract.field_of_view_plateau_widths)
     if rejects is not None:
@@ -110,6 +143,9 @@ def _predict(
     seen = int(predictions["seen_in_training"].sum())
     if seen:
         notes += (f"{seen} knees are of subjects that the model was trained on.",)
+    notes += (ensemble.members[0].card.intended_use,)
+    has_truth = any(name in predictions for name in ("kl_grade", ensemble.outcome_column))
+    evaluation = f"kneeoa-mm evaluate {out} --out {out.with_suffix('')}-evaluation"
     return StageResult(
         command="predict",
         out=out,
@@ -118,10 +154,40 @@ def _predict(
             "knees": int((predictions["status"] == PredictionStatus.OK).sum()),
             "seen_in_training": seen,
         },
-        failed=len(unreadable) + (0 if rejects is None else len(rejects)),
+        failed=len(unreadable) + strange + (0 if rejects is None else len(rejects)),
+        figures={"first knees": first_knees(predictions, ensemble.outcome_column)},
         notes=notes,
-        next_step=f"kneeoa-mm evaluate {out} --out {out.with_suffix('')}-evaluation",
+        next_step=evaluation if has_truth else "",
     )
+
+
+def first_knees(predictions: pd.DataFrame, outcome: str | None) -> list[dict[str, str]]:
+    """What a person wants to see of the first knees, one mapping of column to text a knee.
+
+    Args:
+        predictions: A table of schema ``PREDICTIONS``; with ``source``, its films name the knees.
+        outcome: Progression outcome that the model predicts; None for a KL grader.
+    """
+    shown = []
+    for row in predictions.head(_SHOWN).to_dict("records"):
+        graded = row["status"] == PredictionStatus.OK
+        film = row.get("source")
+        line = {
+            "knee": f"{film} {row['laterality']}" if isinstance(film, str) else row["knee_id"],
+            "grade": str(row["kl_grade_pred"]) if graded else row["status"],
+            "probability": f"{row[_column_of(row)]:.2f}" if graded else "",
+        }
+        if "kl_set" in predictions:
+            line["set"] = row["kl_set"] if graded else ""
+        if outcome:
+            line[outcome] = f"{row[f'{outcome}_prob']:.2f}" if graded else ""
+        shown.append(line)
+    return shown
+
+
+def _column_of(row: dict[Hashable, Any]) -> str:
+    """The column with the probability of the grade that a row is given."""
+    return f"kl_prob_{row['kl_grade_pred']}"
 
 
 def _missing_factors(ensemble: Ensemble, clinical: pd.DataFrame | None) -> tuple[str, ...]:

@@ -7,19 +7,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torch.nn import functional
 
 from kneeoa_mm.config import AugmentConfig
 from kneeoa_mm.errors import ItemError
 from kneeoa_mm.learning import dataset
 from kneeoa_mm.learning.dataset import (
     Batches,
-    augment_batch,
+    draw_amounts,
     is_negative,
     load_images,
     read_grey,
     to_input,
+    vary,
+    warp,
 )
 from kneeoa_mm.learning.framing import Framing
+from kneeoa_mm.learning.processes import interleaved
 from kneeoa_mm.model_folder import Preprocessing
 
 CONTRACT = Preprocessing(
@@ -131,9 +135,64 @@ def test_the_seed_decides_order_and_augmentation():
     assert draw((1, 2)) == draw((1, 2)) != draw((1, 3))
 
 
+def shares_of_a_pass(n, size, processes, **settings):
+    """What each of several processes makes of one pass; a row's image is of its own grey."""
+    images = torch.arange(n, dtype=torch.uint8).view(-1, 1, 1).repeat(1, 4, 4)
+    arrays = {"images": images, "row": torch.arange(n)}
+    rows = np.arange(n)
+    return [
+        list(Batches(arrays, rows, CONTRACT, batch_size=size, share=(k, processes), **settings))
+        for k in range(processes)
+    ]
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 5), st.integers(2, 4), st.integers(1, 4))
+def test_processes_share_the_batches_that_one_would_make_and_vary_them_alike(n, size, processes):
+    n *= size * processes  # whole batches
+    training = {"augment": AugmentConfig(), "seed": (n,)}
+    (alone,) = shares_of_a_pass(n, size * processes, 1, **training)
+    shares = shares_of_a_pass(n, size, processes, **training)
+    for whole, parts in zip(alone, zip(*shares, strict=True), strict=True):
+        assert interleaved([part["row"] for part in parts]).tolist() == whole["row"].tolist()
+        together = interleaved([part["images"] for part in parts])
+        torch.testing.assert_close(together, whole["images"])
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 40), st.integers(1, 4), st.integers(1, 4))
+def test_processes_learn_from_equal_shares_and_leave_out_less_than_a_row_each(n, size, processes):
+    shares = shares_of_a_pass(n, size, processes, augment=STILL, seed=(n,))
+    assert len({tuple(len(batch["row"]) for batch in share) for share in shares}) == 1
+    seen = [row for share in shares for batch in share for row in batch["row"].tolist()]
+    assert len(set(seen)) == len(seen) == n - n % processes
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 40), st.integers(1, 4), st.integers(1, 4))
+def test_processes_evaluate_every_row_once_and_in_turn(n, size, processes):
+    shares = [share for share in shares_of_a_pass(n, size, processes) if share]
+    rows = interleaved([torch.cat([batch["row"] for batch in share]) for share in shares])
+    assert rows.tolist() == list(range(n))
+
+
+def varied(images, config):
+    amounts = draw_amounts(len(images), config, torch.Generator().manual_seed(0))
+    return vary(images, amounts)
+
+
+def test_a_warp_is_that_of_torch():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(5, 1, 33, 33, generator=generator)
+    matrices = torch.eye(2, 3) + 0.3 * torch.randn(5, 2, 3, generator=generator)
+    grid = functional.affine_grid(matrices, [5, 1, 33, 33], align_corners=False)
+    oracle = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    torch.testing.assert_close(warp(images, matrices), oracle, atol=1e-5, rtol=0)
+
+
 def test_augmentation_of_no_amount_changes_nothing():
     images = to_input(torch.randint(0, 255, (3, 16, 16), dtype=torch.uint8), CONTRACT)
-    still = augment_batch(images, STILL, torch.Generator().manual_seed(0))
+    still = varied(images, STILL)
     torch.testing.assert_close(still, images)
 
 
@@ -141,7 +200,7 @@ def test_rotation_turns_about_the_centre_and_by_no_more_than_asked():
     images = torch.zeros(64, 1, 65, 65)
     images[:, :, 28:37, 60:64] = 1  # at three o'clock
     config = STILL.model_copy(update={"rotation_deg": 30.0})
-    turned = augment_batch(images, config, torch.Generator().manual_seed(0))[:, 0]
+    turned = varied(images, config)[:, 0]
     grid = torch.arange(65.0) - 32
     mass = turned.sum(dim=(1, 2))
     across = (turned.sum(dim=1) * grid).sum(dim=1) / mass

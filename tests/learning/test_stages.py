@@ -349,6 +349,7 @@ def test_fusion_finds_what_only_the_clinical_table_tells(study, tmp_path):
     assert auroc(image) < 0.8
     predictions = tables.read_table(tmp_path / "fused" / "predictions.parquet", tables.PREDICTIONS)
     assert len(predictions) == 96, "knees without the outcome are predicted too"
+    assert "kl_set" not in predictions, "progression models are not calibrated"
     assert predictions["jsl_48m"].isna().sum() == 8
 
 

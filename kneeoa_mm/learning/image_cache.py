@@ -1,0 +1,80 @@
+"""Prepared images in a file that is mapped into memory, decoded once for a run of many processes.
+
+A run of many members needs its images at many sizes, which together may not fit in memory; a mapped
+file needs no more of it than what the system can spare, and survives an interruption.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from kneeoa_mm import __version__
+from kneeoa_mm.learning.dataset import LoadedImages, load_images
+from kneeoa_mm.learning.framing import Framing
+from kneeoa_mm.model_folder import Preprocessing
+from kneeoa_mm.records import Reject
+from kneeoa_mm.run_folder import atomic_path, write_json
+
+
+def cached_images(
+    knees: pd.DataFrame, contract: Preprocessing, folder: Path
+) -> tuple[LoadedImages, Path]:
+    """Prepared images out of their file in ``folder``, which is written where it is not there yet.
+
+    Args:
+        knees: Rows of ``sources.read_knees``.
+        contract: The model's preprocessing.
+        folder: Where the file is, or goes.
+
+    Returns:
+        The images, mapped, and their file.
+    """
+    path = folder / f"images-{_digest(knees, contract)}.npy"
+    beside = path.with_suffix(".json")
+    if not path.is_file():
+        shape = (len(knees), contract.image_size_px, contract.image_size_px)
+        with atomic_path(path) as temporary:
+            pixels = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+            loaded = load_images(knees, contract, pixels)
+            pixels.flush()
+            # before the images get their name: where they are, all is there
+            rejects = [asdict(reject) for reject in loaded.rejects]
+            write_json(beside, {"framing": loaded.framing, "rejects": rejects})
+    known = json.loads(beside.read_text(encoding="utf-8"))
+    framing = tuple(name and Framing(name) for name in known["framing"])
+    refused = tuple(Reject(**reject) for reject in known["rejects"])
+    return LoadedImages(map_images(path).numpy(), framing, refused), path
+
+
+def map_images(path: Path) -> Tensor:
+    """Images (n, S, S) out of a file that ``cached_images`` wrote; what changes them stays here."""
+    # torch asks for arrays that can be written to; with "c" no change reaches the file
+    return torch.from_numpy(np.load(path, mmap_mode="c"))
+
+
+def _digest(knees: pd.DataFrame, contract: Preprocessing) -> str:
+    """Changes with whatever the prepared images depend on."""
+    columns = knees["image_path"], knees["mirror"], knees["field_of_view_plateau_widths"]
+    rows = [
+        [str(path), *_version(Path(path)), bool(mirror), float(field_of_view)]
+        for path, mirror, field_of_view in zip(*columns, strict=True)
+    ]
+    described = json.dumps([__version__, contract.model_dump(mode="json"), rows])
+    return hashlib.sha256(described.encode()).hexdigest()[:16]
+
+
+def _version(path: Path) -> tuple[int, int]:
+    """Size in bytes and time of change in ns; zeros where there is no file."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns

@@ -1,0 +1,224 @@
+"""An export says what the model says, in other programs and in half the bytes."""
+
+import hashlib
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load, load_file, save
+from typer.testing import CliRunner
+
+from kneeoa_mm.cli import app
+from kneeoa_mm.errors import KneeOAError
+from kneeoa_mm.learning import onnx_graph
+from kneeoa_mm.learning.clinical import ClinicalEncoding
+from kneeoa_mm.learning.export import export, halved
+from kneeoa_mm.learning.inference import load_ensemble, load_model, predict_member
+from kneeoa_mm.learning.networks import build_network
+from kneeoa_mm.model_folder import ModelCard, Preprocessing, SeenSubjects, read_model, write_model
+
+GRADES = tuple(f"kl_prob_{grade}" for grade in range(5))
+
+
+def write_member(folder, architecture, *, seed, size=32, outputs=GRADES, clinical=None):
+    """A network that nobody trained, but whose batch statistics are not those of a new one."""
+    torch.manual_seed(seed)
+    network = build_network(architecture).train()
+    with torch.no_grad():
+        for _ in range(20):
+            network.encoder(torch.randn(8, 1, size, size))
+    card = ModelCard(
+        architecture=network.architecture,
+        kind="jsl" if clinical else "kl",
+        outputs=outputs,
+        preprocessing=Preprocessing(
+            image_size_px=size, mean=0.4, std=0.3, clip_percentiles=(1, 99), reinvert_negatives=True
+        ),
+        clinical=clinical,
+        seen_subjects=SeenSubjects.of([], [], salt=b"salt"),
+    )
+    return write_model(folder, card, save(network.state_dict()))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of two graders with heads of different kinds and images of different sizes."""
+    out = tmp_path_factory.mktemp("run")
+    architecture = {"network": "kl", "backbone": "simple_cnn"}
+    write_member(out / "members" / "00-a", architecture | {"head": "softmax"}, seed=1)
+    write_member(out / "members" / "01-b", architecture | {"head": "coral"}, seed=2, size=48)
+    (out / "ensemble.json").write_text('{"voting": "soft", "test_time_flip": true}')
+    (out / "config.yaml").write_text("seed: 3\n")
+    return out
+
+
+@pytest.fixture(scope="module")
+def fused(tmp_path_factory):
+    """A model of progression that wants clinical factors."""
+    table = pd.DataFrame({"age_years": [50.0, 60.0, 70.0], "sex": ["F", "M", "F"]})
+    encoding = ClinicalEncoding.fit(table)
+    architecture = {
+        "network": "progression",
+        "backbone": "simple_cnn",
+        "head": "corn",
+        "clinical_features": encoding.n_features,
+        "clinical_width": 4,
+        "dropout": 0.2,
+    }
+    outputs = (*GRADES, "jsl_48m_prob")
+    folder = tmp_path_factory.mktemp("fused") / "model"
+    clinical = encoding.to_card()
+    return write_member(folder, architecture, seed=3, outputs=outputs, clinical=clinical)
+
+
+def some_images(n, size):
+    generator = np.random.default_rng(7)
+    return torch.from_numpy(generator.integers(0, 256, (n, size, size), dtype=np.uint8))
+
+
+def test_onnx_runtime_grades_by_the_contract_as_the_model_does(run, tmp_path):
+    import onnxruntime
+
+    export(run, tmp_path / "onnx")
+    contract = json.loads((tmp_path / "onnx" / "contract.json").read_text())
+    assert contract["ensemble"] == {"voting": "soft", "test_time_flip": True}
+    for entry, member in zip(contract["members"], load_ensemble(run).members, strict=True):
+        file = tmp_path / "onnx" / entry["file"]
+        assert entry["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+        assert entry["outputs"] == list(GRADES)
+        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        for n in (1, 3, 7):
+            images = some_images(n, entry["preprocessing"]["image_size_px"])
+            grey = images.numpy()[:, None].astype(np.float32) / 255
+            (found,) = session.run(None, {"images": grey})
+            expected = predict_member(member, {"images": images}, device="cpu")
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_progression_model_becomes_one_file_that_wants_clinical_factors(fused, tmp_path):
+    import onnxruntime
+
+    result = export(fused, tmp_path / "risk.onnx")
+    assert set(result.outputs.values()) == {tmp_path / "risk.onnx", tmp_path / "risk.json"}
+    session = onnxruntime.InferenceSession(
+        tmp_path / "risk.onnx", providers=["CPUExecutionProvider"]
+    )
+    model = load_model(fused)
+    factors = torch.randn(4, model.network.architecture["clinical_features"])
+    images = some_images(4, 32)
+    inputs = {
+        "images": images.numpy()[:, None].astype(np.float32) / 255,
+        "clinical": factors.numpy(),
+    }
+    (found,) = session.run(None, inputs)
+    expected = predict_member(model, {"images": images, "clinical": factors}, device="cpu")
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    (entry,) = json.loads((tmp_path / "risk.json").read_text())["members"]
+    assert entry["clinical"]["categorical"] == {"sex": ["F", "M"]}
+
+
+def test_a_graph_that_answers_differently_is_not_written(run, tmp_path, monkeypatch):
+    runtime = onnx_graph.runtime
+    monkeypatch.setattr(
+        onnx_graph, "runtime", lambda graph: lambda inputs: runtime(graph)(inputs) + 0.001
+    )
+    with pytest.raises(KneeOAError, match=r"does not say what the model says(.|\n)*0\.001"):
+        export(run, tmp_path / "onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_that_answers_with_no_number_is_not_written(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        onnx_graph,
+        "runtime",
+        lambda _: lambda inputs: np.full((len(inputs["images"]), 5), np.nan, np.float32),
+    )
+    with pytest.raises(KneeOAError, match="nan"):
+        export(run, tmp_path / "onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_half_precision_halves_the_weights_of_layers_and_keeps_the_rest(run, tmp_path):
+    out = tmp_path / "half"
+    export(run, out, form="safetensors", half=True)
+    assert (out / "ensemble.json").read_text() == (run / "ensemble.json").read_text()
+    assert (out / "config.yaml").read_text() == "seed: 3\n"
+    for name in ("00-a", "01-b"):
+        before = load_file(run / "members" / name / "weights.safetensors")
+        after = load_file(out / "members" / name / "weights.safetensors")
+        for key, value in after.items():
+            assert value.dtype == (torch.float16 if value.dim() > 1 else before[key].dtype), key
+            same = value.to(before[key].dtype)
+            torch.testing.assert_close(same, before[key], rtol=1e-3, atol=1e-7)
+        read_model(out / "members" / name, ModelCard)  # sealed anew
+        model = load_model(out / "members" / name)
+        assert {p.dtype for p in model.network.parameters()} == {torch.float32}
+        size = model.card.preprocessing.image_size_px
+        images = {"images": some_images(16, size)}
+        original = load_model(run / "members" / name)
+        np.testing.assert_allclose(
+            predict_member(model, images, device="cpu"),
+            predict_member(original, images, device="cpu"),
+            atol=5e-3,
+        )
+    assert load_ensemble(out).rules == load_ensemble(run).rules
+
+
+def test_without_half_the_weights_stay_to_the_bit(run, tmp_path):
+    export(run, tmp_path / "plain", form="safetensors")
+    for name in ("00-a", "01-b"):
+        weights = f"members/{name}/weights.safetensors"
+        assert (tmp_path / "plain" / weights).read_bytes() == (run / weights).read_bytes()
+
+
+def test_a_weight_beyond_half_precision_is_refused_and_nothing_is_written(run, tmp_path):
+    folder = tmp_path / "large"
+    card, _ = read_model(run / "members" / "00-a", ModelCard)
+    tensors = load_file(run / "members" / "00-a" / "weights.safetensors")
+    tensors["kl_head.weight"][0, 0] = 1e6
+    write_model(folder, card, save(tensors))
+    with pytest.raises(KneeOAError, match="too large for half precision"):
+        export(folder, tmp_path / "half", form="safetensors", half=True)
+    assert not (tmp_path / "half").exists()
+
+
+def test_a_variance_too_small_for_half_precision_survives():
+    weights = {"bn.running_var": torch.tensor([1e-9]), "conv.weight": torch.ones(2, 2)}
+    assert load(halved(save(weights)))["bn.running_var"].item() == pytest.approx(1e-9)
+
+
+def cli(*arguments):
+    result = CliRunner().invoke(app, ["export", *map(str, arguments)])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_several_networks_in_one_file_and_half_an_onnx_are_refused(run, tmp_path):
+    code, _, error = cli(run, "--out", tmp_path / "all.onnx")
+    assert code == 3
+    assert "2 members" in error
+    code, _, error = cli(run, "--out", tmp_path / "onnx", "--half")
+    assert code == 3
+    assert "--format safetensors" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_exists_is_kept(run, fused, tmp_path):
+    (tmp_path / "risk.json").write_text("precious")
+    code, _, error = cli(fused, "--out", tmp_path / "risk.onnx")
+    assert code == 3
+    assert "--overwrite" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["risk.json"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("precious")
+    for form in ("onnx", "safetensors"):
+        assert cli(run, "--out", tmp_path / "mine", "--format", form)[0] == 3
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+def test_without_the_extra_it_says_what_to_install(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_graph, "find_spec", lambda name: None)
+    code, _, error = cli(run, "--out", tmp_path / "onnx")
+    assert code == 5
+    assert "kneeoa-mm[onnx]" in error

@@ -1,0 +1,267 @@
+"""A person with a picture or a film gets a grade, and what is no knee gets none."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save
+from typer.testing import CliRunner
+
+from kneeoa_mm import model_folder, tables
+from kneeoa_mm.cli import app
+from kneeoa_mm.learning.dataset import prepare
+from kneeoa_mm.learning.familiarity import learn
+from kneeoa_mm.learning.networks import KLNetwork
+from kneeoa_mm.model_folder import ModelCard, Preprocessing, SeenSubjects, write_model
+
+SIZE_PX = 64
+CONTRACT = Preprocessing(
+    image_size_px=SIZE_PX, mean=0.5, std=0.5, clip_percentiles=(1, 99), reinvert_negatives=True
+)
+
+
+def draw_knee(generator):
+    """A bright bone column of any width and place, with a dark gap."""
+    across, down = np.meshgrid(np.linspace(-1, 1, SIZE_PX), np.linspace(-1, 1, SIZE_PX))
+    bone = np.abs(across - generator.uniform(-0.1, 0.1)) < generator.uniform(0.4, 0.6)
+    gap = np.abs(down - generator.uniform(-0.1, 0.1)) < generator.uniform(0.03, 0.15)
+    grey = 40 + 120 * bone - 80 * (bone & gap)
+    return np.clip(grey + generator.normal(0, 5, grey.shape), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def grader(tmp_path_factory):
+    """A run whose only member never learnt to grade, but knows what drawn knees look like."""
+    torch.manual_seed(0)
+    network = KLNetwork("simple_cnn").eval()
+    weights = save(network.state_dict())
+    generator = np.random.default_rng(1)
+    drawn = [draw_knee(generator).astype(np.float32) for _ in range(500)]
+    knees = [prepare(knee, CONTRACT, mirror=False)[0] for knee in drawn]
+    images = torch.from_numpy(np.stack(knees))
+    known = learn(
+        network,
+        images,
+        CONTRACT,
+        training=np.arange(250),
+        unseen=np.arange(250, 500),
+        device="cpu",
+    )
+    run = tmp_path_factory.mktemp("kl")
+    folder = run / "members" / "00-simple_cnn"
+    card = ModelCard(
+        architecture=network.architecture,
+        kind="kl",
+        outputs=tuple(f"kl_prob_{grade}" for grade in range(5)),
+        preprocessing=CONTRACT,
+        seen_subjects=SeenSubjects.of(["7"], [], salt=b"salt"),
+        familiarity_sha256=known.write(folder),
+    )
+    write_model(folder, card, weights)
+    (run / "ensemble.json").write_text('{"voting": "mix"}')
+    return run
+
+
+@pytest.fixture
+def shipped(grader, monkeypatch, tmp_path):
+    """The grader as if it came with the package, and a person in an empty folder."""
+    monkeypatch.setattr(model_folder, "SHIPPED_GRADER", grader)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    return grader
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def picture(path, pixels=None, seed=5):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = draw_knee(np.random.default_rng(seed)) if pixels is None else pixels
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_a_picture_is_graded_by_the_shipped_grader_and_shown(shipped, tmp_path):
+    knee = picture(tmp_path / "2024" / "knee.png")
+    code, shown, error = run("predict", knee)
+    assert code == 0, error
+    grades = pd.read_csv("predictions.csv")
+    assert grades["status"].tolist() == ["ok"]
+    assert "kl_grade" not in grades, "2024 is no grade"
+    assert "Next: kneeoa-mm evaluate" not in shown, "there is no truth to judge by"
+    header, row = shown.splitlines()[1:3]
+    assert header.split()[:3] == ["knee", "grade", "probability"]
+    grade = grades["kl_grade_pred"][0]
+    probability = grades[f"kl_prob_{grade}"][0]
+    assert row.split()[:3] == [grades["knee_id"][0], str(grade), f"{probability:.2f}"]
+    assert "not a medical device" in shown
+
+
+def test_the_default_table_is_never_overwritten_unasked(shipped, tmp_path):
+    knee = picture(tmp_path / "knee.png")
+    table = Path("predictions.csv")
+    table.write_text("precious")
+    code, _, error = run("predict", knee)
+    assert code == 3
+    assert "--out" in error
+    assert "--overwrite" in error
+    assert table.read_text() == "precious"
+    assert run("predict", knee, "--overwrite")[0] == 0
+    assert table.read_text() != "precious"
+
+
+def test_a_named_model_goes_before_the_shipped_one(shipped, tmp_path):
+    knee = picture(tmp_path / "knee.png")
+    code, _, error = run("predict", knee, "--model", tmp_path / "nothing")
+    assert code == 3
+    assert "no model here" in error
+
+
+def test_without_shipped_weights_and_without_a_model_it_says_what_to_do(
+    shipped, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(model_folder, "SHIPPED_GRADER", tmp_path / "absent")
+    code, _, error = run("predict", picture(tmp_path / "knee.png"))
+    assert code == 5
+    assert "--model" in error
+    assert str(tmp_path / "absent") in error
+
+
+def test_a_single_film_is_graded_without_any_option(shipped, tmp_path):
+    from kneeoa_mm.synthetic.cohort import synthesize
+
+    synthesize(tmp_path / "source", subjects=1, seed=0, pixel_spacing_mm=0.8)
+    film = next((tmp_path / "source" / "studies" / "V00").glob("*.dcm"))
+    code, shown, error = run("predict", film, "--json")
+    assert code in (0, 4), error
+    grades = pd.read_csv("predictions.csv")
+    assert grades["laterality"].tolist() == ["R", "L"]
+    assert film.stem not in set(grades["subject_id"].astype(str)), "the id was hashed"
+    outputs = json.loads(shown)["outputs"]
+    assert outputs == {"predictions": "predictions.csv", "key": "predictions.key"}
+    first = json.loads(shown)["figures"]["first knees"]
+    assert [row["knee"].split()[1] for row in first] == ["R", "L"]
+
+
+def test_depth_colour_and_size_of_a_picture_do_not_change_its_grade(shipped, tmp_path):
+    grey = draw_knee(np.random.default_rng(5))
+    deep = grey.astype(np.uint16) * 257
+    folder = tmp_path / "pictures"
+    picture(folder / "1L.png", grey)
+    picture(folder / "2L.png", deep)
+    picture(folder / "3L.png", deep // 4 + 9000)  # fills a quarter of 16 bits
+    picture(folder / "4L.png", np.dstack([grey] * 3))
+    picture(folder / "5L.png", np.dstack([grey, grey, grey, np.full_like(grey, 128)]))
+    Image.fromarray(grey).convert("P").save(folder / "6L.png")
+    picture(folder / "7L.png", np.kron(grey, np.ones((3, 3), np.uint8)))
+    code, _, error = run("predict", folder)
+    assert code == 0, error
+    probabilities = pd.read_csv("predictions.csv").filter(regex="kl_prob").to_numpy()
+    np.testing.assert_allclose(probabilities, probabilities[:1].repeat(7, axis=0), atol=0.01)
+
+
+def test_a_film_without_a_knee_says_why_and_writes_nothing(shipped, tmp_path):
+    film = tmp_path / "film.dcm"
+    film.write_bytes(b"no film at all")
+    code, _, error = run("predict", film)
+    assert code == 3
+    assert "No knee could be cut" in error
+    assert "not used: film.dcm: E_" in error
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.random.default_rng(0).integers(0, 256, (90, 120), dtype=np.uint8),
+        np.tile(np.arange(128, dtype=np.uint8), (128, 1)),
+        (np.indices((128, 128)).sum(axis=0) // 16 % 2 * 255).astype(np.uint8),
+    ],
+    ids=["noise", "gradient", "stripes"],
+)
+def test_what_is_no_knee_is_named_and_not_graded(shipped, tmp_path, pixels):
+    folder = tmp_path / "pictures"
+    picture(folder / "1L.png")
+    picture(folder / "2L.png", pixels)
+    code, shown, _ = run("predict", folder)
+    assert code == 4, "an item failed and is listed"
+    grades = pd.read_csv("predictions.csv")
+    assert grades["status"].tolist() == ["ok", "not_a_knee"]
+    predicted = grades.filter(regex="kl_prob|kl_grade_pred|kl_set")
+    assert predicted.iloc[0].notna().all()
+    assert predicted.iloc[1].isna().all()
+    assert "1 images resemble no knee" in shown
+    assert "not_a_knee" in shown
+
+
+def test_a_member_that_never_learnt_what_knees_are_grades_anything(grader, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = grader / "members" / "00-simple_cnn"
+    card, weights = model_folder.read_model(source, ModelCard)
+    plain = card.model_copy(update={"familiarity_sha256": ""})
+    write_model(tmp_path / "plain", plain, weights)
+    noise = np.random.default_rng(0).integers(0, 256, (90, 120), dtype=np.uint8)
+    code, _, error = run(
+        "predict", picture(tmp_path / "1L.png", noise), "--model", tmp_path / "plain"
+    )
+    assert code == 0, error
+    assert pd.read_csv("predictions.csv")["status"].tolist() == ["ok"]
+
+
+def test_a_flat_and_a_damaged_picture_keep_their_rows(shipped, tmp_path):
+    folder = tmp_path / "pictures"
+    picture(folder / "1L.png")
+    picture(folder / "2L.png", np.full((50, 50), 7, np.uint8))
+    (folder / "3L.png").write_bytes((folder / "1L.png").read_bytes()[:200])
+    (folder / "4L.png").write_bytes(b"")
+    assert run("predict", folder)[0] == 4
+    statuses = pd.read_csv("predictions.csv")["status"].tolist()
+    assert statuses == ["ok", "unreadable", "unreadable", "unreadable"]
+
+
+def test_knees_of_a_person_that_the_model_knows_are_marked(shipped, tmp_path):
+    picture(tmp_path / "7L.png")
+    picture(tmp_path / "8L.png")
+    code, _, error = run("predict", tmp_path)
+    assert code == 0, error
+    assert pd.read_csv("predictions.csv")["seen_in_training"].tolist() == [True, False]
+
+
+def test_the_out_of_fold_table_is_rebuilt_from_the_command_line(tmp_path, monkeypatch):
+    """Each knee by the member that never saw its person; `evaluate` then takes every row."""
+    monkeypatch.chdir(tmp_path)
+    generator = np.random.default_rng(0)
+    for number in range(30):
+        part = "train" if number < 20 else "val"
+        for side in "LR":
+            knee = draw_knee(generator)
+            picture(tmp_path / "graded" / part / str(number % 5) / f"{number}{side}.png", knee)
+    code, _, error = run(
+        *("pretrain-kl", "--data", "graded", "--out", "run", "--device", "cpu"),
+        *("--set", "members=[{backbone: simple_cnn, image_size_px: 32}]"),
+        *("--set", "train.epochs=1", "--set", "train.batch_size=8"),
+        *("--set", "cross_validate=true", "--set", "folds=3", "--set", "train.select_by=last"),
+    )
+    assert code == 0, error
+    assert run("predict", "graded", "--model", "run", "--out", "oof.parquet")[0] == 0
+    found = tables.read_table(tmp_path / "oof.parquet", tables.PREDICTIONS).set_index("knee_id")
+    reported = tables.read_table(tmp_path / "run" / "predictions.parquet", tables.PREDICTIONS)
+    assert len(found) == 60
+    assert not found["seen_in_training"].any()
+    columns = [*(f"kl_prob_{grade}" for grade in range(5)), "kl_grade_pred"]
+    pd.testing.assert_frame_equal(
+        found.loc[reported["knee_id"], columns],
+        reported.set_index("knee_id")[columns],
+        rtol=1e-4,
+        atol=1e-6,
+    )
+    code, _, error = run("evaluate", "oof.parquet", "--out", "evaluation", "--n-boot", 10)
+    assert code == 0, error
+    metrics = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
+    assert metrics["kl"]["accuracy"]["n"] == 60
