@@ -190,11 +190,12 @@ COHORT = _schema(
 """One row a knee at baseline. ``fta_deg`` and ``hka_deg`` are negative in varus.
 ``lateral_predominant`` is 1 where lateral narrowing exceeds medial. For each outcome NAME:
 ``NAME`` is 1, 0 or missing; ``NAME_reason`` says why it is missing; the event lies in
-(``NAME_lower_months``, ``NAME_upper_months``] where ``NAME_event_observed`` is 1 (both the same where its day is known),
-otherwise the knee was last known free of it at ``NAME_lower_months`` and upper is missing. A knee
-that is not at risk has no interval; ``NAME_weight`` is the inverse probability that a knee like it
-has a value. ``split`` is the part that the source put it in, ``matched_pair`` its pair in a matched
-study. ``missing_reasons`` says why factors are missing, as ``name: reason; ...``."""
+(``NAME_lower_months``, ``NAME_upper_months``] where ``NAME_event_observed`` is 1 (both the same
+where its day is known), otherwise the knee was last known free of it at ``NAME_lower_months`` and
+upper is missing. A knee that is not at risk has no interval; ``NAME_weight`` is the inverse
+probability that a knee like it has a value. ``split`` is the part that the source put it in,
+``matched_pair`` its pair in a matched study. ``missing_reasons`` says why factors are missing, as
+``name: reason; ...``."""
 
 FOLDS = _schema(
     "folds",

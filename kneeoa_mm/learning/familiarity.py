@@ -31,7 +31,7 @@ MIN_KNEES = 200
 _COMPONENTS = 32
 _SLACK = 1.001
 """The strangest of them must not lie beyond its own limit, in any batch and on any machine."""
-_BATCH_SIZE = 64
+_BATCH_SIZE = 8
 
 Features = NDArray[np.float32]
 

@@ -50,7 +50,7 @@ ITSELF = Views()
 def _move(images: Tensor, across: float, down: float, scale: float) -> Tensor:
     # grid coordinates run from -1 to 1, so a share of the width is twice that
     matrix = images.new_tensor([[scale, 0, 2 * across], [0, scale, 2 * down]])
-    grid = functional.affine_grid(
-        matrix.expand(len(images), 2, 3), list(images.shape), align_corners=False
-    )
+    # the grid of one image serves all: making one costs more than sampling by it
+    grid = functional.affine_grid(matrix[None], [1, *images.shape[1:]], align_corners=False)
+    grid = grid.expand(len(images), -1, -1, -1)
     return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)

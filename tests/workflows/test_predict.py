@@ -172,7 +172,7 @@ def test_a_film_without_a_knee_says_why_and_writes_nothing(shipped, tmp_path):
     code, _, error = run("predict", film)
     assert code == 3
     assert "No knee could be cut" in error
-    assert "not used: film.dcm: E_" in error
+    assert ".dcm: E_NOT_DICOM" in error
     assert list(Path.cwd().iterdir()) == []
 
 
