@@ -175,10 +175,8 @@ def ask_member(
     watch = network.encoder.register_forward_hook(lambda _, __, found: features.append(found))
     try:
         with torch.inference_mode(), enough_memory("close other programs, or add --device cpu"):
-            batches = Batches(
-                arrays, rows, model.card.preprocessing, batch_size=_BATCH_SIZES[device]
-            )
-            for cpu_batch in batches:
+            size = _BATCH_SIZES[device]
+            for cpu_batch in Batches(arrays, rows, model.card.preprocessing, batch_size=size):
                 features.clear()
                 batch = {name: value.to(device) for name, value in cpu_batch.items()}
                 seen = [
