@@ -47,7 +47,7 @@ def test_a_signal_loses_nothing_and_leaves_no_worker(
     workers = _children(process.pid)
     process.send_signal(getattr(signal, number))
     process.send_signal(signal.SIGCONT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=nights.HANG_S)
     assert process.returncode == code, stderr
     assert "Traceback" not in stderr
     assert not (out / "knees.parquet").exists()
@@ -69,7 +69,7 @@ def test_a_full_disk_stops_the_run_and_the_rest_is_done_when_there_is_room(
 
     out = tmp_path / "out"
     process = nights.start(studies, out, preexec_fn=fill)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=nights.HANG_S)
     assert process.returncode == 1
     assert "make room" in stderr
     assert "Traceback" not in stderr
@@ -171,8 +171,8 @@ def _children(pid: int) -> list[int]:
     return [int(child) for child in listed]
 
 
-def _assert_gone(pids: list[int], *, seconds: int = 20) -> None:
-    end = time.monotonic() + seconds
+def _assert_gone(pids: list[int]) -> None:
+    end = time.monotonic() + nights.HANG_S
     while alive := [pid for pid in pids if _is_alive(pid)]:
         assert time.monotonic() < end, f"still there: {alive}"
         time.sleep(0.05)

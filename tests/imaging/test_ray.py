@@ -67,7 +67,7 @@ def test_a_killed_process_and_a_lost_machine_change_nothing(
     assert all(busy), "both machines should be at work"
     os.kill(busy[0][0], signal.SIGKILL)
     cluster.remove_node(other, allow_graceful=False)
-    stdout, stderr = process.communicate(timeout=120)
+    stdout, stderr = process.communicate(timeout=nights.HANG_S)
     assert process.returncode == 4, stderr
     assert json.loads(stdout)["counts"]["films"] == 28
     assert "Traceback" not in stderr

@@ -48,7 +48,7 @@ def test_shards_beside_each_other_join_to_the_whole(
     """Processes of their own, at once: they share a directory, and none writes what is joined."""
     out = tmp_path / "out"
     shards = [nights.start(studies, out, "--shard", f"{number}/2") for number in (2, 1)]
-    ends = [(process.communicate(timeout=120), process.returncode) for process in shards]
+    ends = [(process.communicate(timeout=nights.HANG_S), process.returncode) for process in shards]
     assert [code for _, code in ends] == [0, 0], ends
     assert {path.name for path in out.iterdir()} == {"config.yaml", ".inputs.json", ".films"}
     nights.run(studies, out, resume=True)
