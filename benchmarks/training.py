@@ -5,7 +5,7 @@
 All three train the same network with the same loss and optimiser on the same synthetic PNGs:
 
 ``plain``  PNG decoding and torchvision's transforms of each image in the workers of a DataLoader
-``ours``   an epoch of the real training loop, ``kneeoa_mm.learning.training.fit``
+``ours``   an epoch of the real training loop, ``kneeoa_mm.learning.fitting.fit``
 ``floor``  the same steps on one batch that is in memory already, in a loop of four lines
 
 Their rounds take turns, so that what else the machine does meets all of them; medians over the
@@ -37,11 +37,12 @@ from torchvision import transforms
 
 from kneeoa_mm import __version__
 from kneeoa_mm.config import AugmentConfig, TrainConfig
-from kneeoa_mm.learning.dataset import Batches
+from kneeoa_mm.learning.batches import Batches
+from kneeoa_mm.learning.fitting import fit
 from kneeoa_mm.learning.inference import ImageStore, choose_device
+from kneeoa_mm.learning.job import Job
 from kneeoa_mm.learning.losses import GradeLoss, grade_targets
 from kneeoa_mm.learning.networks import KLNetwork
-from kneeoa_mm.learning.training import Job, fit
 from kneeoa_mm.model_folder import Preprocessing
 
 MEAN, STD = 0.449, 0.226

@@ -36,6 +36,7 @@ from kneeoa_mm.options import (
     Seed,
     Sets,
     Source,
+    Thresholds,
 )
 from kneeoa_mm.records import Outcome, StageResult
 
@@ -389,15 +390,22 @@ def evaluate(
     outcome: Annotated[
         list[Outcome] | None, typer.Option(help="Only these outcomes; may be repeated.")
     ] = None,
+    threshold: Thresholds = None,
     n_boot: Annotated[int, typer.Option(min=0, help="Bootstrap draws of persons.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     overwrite: Overwrite = False,
 ) -> StageResult:
     """Judge predictions: metrics with person-clustered intervals, and figures."""
-    from kneeoa_mm.analysis.evaluation import evaluate
+    from kneeoa_mm.analysis.evaluation import THRESHOLDS, evaluate
 
     return evaluate(
-        predictions, out, outcomes=outcome, n_boot=n_boot, seed=seed, overwrite=overwrite
+        predictions,
+        out,
+        outcomes=outcome,
+        thresholds=threshold or THRESHOLDS,
+        n_boot=n_boot,
+        seed=seed,
+        overwrite=overwrite,
     )
 
 
@@ -407,18 +415,43 @@ def explain(
     model: ModelOption,
     out: OutDir,
     clinical: ClinicalTable = None,
+    films: Annotated[
+        Path | None, typer.Option(help="What `preprocess` was given: draw on the films too.")
+    ] = None,
+    joint_spaces: Annotated[
+        Path | None, typer.Option(help="Outlines of joint spaces, for --check.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="grade, kl_2_or_more, 0 to 4, or progression.")
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Only this kind of map; may be repeated.")
+    ] = None,
+    check: Annotated[
+        bool | None, typer.Option("--check", help="Also check whether maps can be believed.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many knees.")] = 16,
+    sets: Sets = None,
+    seed: Seed = None,
     device: DeviceOption = Device.AUTO,
+    dry_run: DryRun = False,
     overwrite: Overwrite = False,
 ) -> StageResult:
-    """Draw what moved a model's output: Grad-CAM and input gradients over the knee."""
-    from kneeoa_mm.learning.saliency import explain
+    """Draw what moved a model's output, over the knee and its film, and check the maps."""
+    flags = {"target": target, "methods": method, "check": check, "seed": seed}
+    settings = _resolved("ExplainConfig", "explain", None, sets, flags)
+    if dry_run:
+        return _show_only("explain", settings, out)
+    from kneeoa_mm.workflows.explain import explain
 
     return explain(
         source,
         model,
         out,
+        films=films,
+        config=settings,
         clinical=clinical,
+        joint_spaces=joint_spaces,
         limit=limit,
         device=device.value,
         overwrite=overwrite,
@@ -431,22 +464,32 @@ def compare(
     cohort: Annotated[Path, typer.Option(help="Output of `cohort`.")],
     out: OutDir,
     outcome: Annotated[Outcome, typer.Option(help="The outcome.")] = Outcome.JSL_48M,
+    grades: Annotated[
+        Path | None, typer.Option(help="Run of `pretrain-kl`, to stand beside the KL grade.")
+    ] = None,
+    folds: Folds = None,
     best_possible: Annotated[
         Path | None, typer.Option(help="best_possible.json of a synthetic cohort.")
     ] = None,
-    n_boot: Annotated[int, typer.Option(min=0, help="Bootstrap draws of persons.")] = 1000,
+    threshold: Thresholds = None,
+    n_boot: Annotated[int, typer.Option(min=0, help="Bootstrap draws of persons.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     overwrite: Overwrite = False,
 ) -> StageResult:
-    """Compare progression models with each other and with clinical-only and KL-only ones."""
-    from kneeoa_mm.workflows.compare import compare, parse_runs
+    """Compare progression models with each other and with simple ones, on the same folds."""
+    from kneeoa_mm.analysis.evaluation import THRESHOLDS
+    from kneeoa_mm.workflows.compare import compare
+    from kneeoa_mm.workflows.compared_runs import parse_runs
 
     return compare(
         parse_runs(runs),
         cohort,
         out,
         outcome=outcome,
+        grades=grades,
+        folds=folds,
         best_possible=best_possible,
+        thresholds=threshold or THRESHOLDS,
         n_boot=n_boot,
         seed=seed,
         overwrite=overwrite,

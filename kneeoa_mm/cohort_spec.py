@@ -131,6 +131,10 @@ class OutcomesSpec(Settings):
     """Until when a rise of the grade counts."""
     kl_step_to_doubtful_counts: bool = False
     """Whether a step from grade 0 to 1 is progression."""
+    pain_months: tuple[int, ...] = Field(default=(24, 36, 48), min_length=2)
+    """Visits of which two must show the rise of ``pain_progression``."""
+    pain_threshold: float = Field(default=2.0, gt=0, le=20)
+    """Points of WOMAC pain (0 to 20) that count as a rise."""
     tkr_horizon_months: int = Field(default=48, gt=0)
     """Follow-up that a knee without replacement needs for the value 0 of ``tkr``."""
 
@@ -147,6 +151,9 @@ class CohortSpec(Settings):
     jsw_projects: tuple[int, ...] = ()
     """Joint-space width reading projects in order of preference, likewise."""
     outcomes: OutcomesSpec = OutcomesSpec()
+    sampled_on_outcome: bool = False
+    """Cases were sought and the others chosen to go with them, so that the share of events is the
+    sampler's: only how knees are ranked means anything, and neither risk nor incidence."""
     tables: dict[str, TableSpec] = Field(default_factory=dict)
     """Source tables. ``enrollees`` lists the subjects, one row each."""
 

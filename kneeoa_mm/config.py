@@ -245,6 +245,7 @@ class TrainJSLConfig(Settings):
     seed: int = 0
     outcome: Outcome = Outcome.JSL_48M
     fuse_clinical: bool = False
+    """Whether ``clinical_factors`` join the image; the KL head never sees them."""
     clinical_factors: tuple[str, ...] = (
         "age_years",
         "sex",
@@ -253,11 +254,36 @@ class TrainJSLConfig(Settings):
         "knee_injury",
         "fta_deg",
     )
-    kl_as_input: bool = False
-    """Opt-in; the read grade then reaches the progression branch alone."""
+    """Columns of the cohort, known at baseline; ``contralateral_kl_grade`` is another. The grade of
+    the knee itself has its own switch, ``kl_input``."""
+    fusion: Literal["concat", "film", "late"] = "concat"
+    """How factors and image join: side by side; factors scale and shift image features (Perez et
+    al. 2018); or each has its own score, and these are summed."""
+    fusion_width: int = Field(default=32, ge=0)
+    """Of ``concat``: hidden units in which both meet; 0: none, and they add up as in ``late``."""
     clinical_width: int = Field(default=32, ge=1)
+    """Hidden units in which the factors are encoded."""
+    kl_input: Literal["none", "read", "predicted"] = "none"
+    """The grade that progression sees, ``read`` or ``predicted`` by the KL head. With ``read`` a
+    second branch without it learns beside, for knees that have no reading."""
+    time_head: Literal["horizon", "hazard"] = "horizon"
+    """Whether there is progression by the horizon of the cohort, or by when: discrete-time
+    competing risks, which also learn from knees that were lost before the horizon."""
+    visits_months: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)] = (
+        12,
+        24,
+        36,
+        48,
+    )
+    """Of ``hazard``: ends of the bins of time; what is seen later counts as not seen."""
+    horizon_months: int = Field(default=48, gt=0)
+    """Of ``hazard``: the visit whose cumulative incidence is the outcome's probability."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
+    """Share of image features dropped before progression in training."""
+    loss_weighting: Literal["fixed", "uncertainty"] = "fixed"
+    """``uncertainty`` learns the weights of progression and grade (Kendall et al. 2018)."""
     kl_loss_weight: float = Field(default=1.0, ge=0)
+    """Weight of the loss of the grade beside 1 for progression."""
     test_time_crops: bool = False
     """As in KL grading."""
     train: TrainConfig = TrainConfig(
@@ -269,6 +295,64 @@ class TrainJSLConfig(Settings):
             StageConfig(trainable="all"),
         ),
     )
+    """Where all stages train the head alone, the features of each image are computed once, and
+    ``augment`` has nothing to vary but the views of ``test_time_crops``."""
+
+    @model_validator(mode="after")
+    def _bins_of_time_make_sense(self) -> TrainJSLConfig:
+        if self.time_head == "horizon":
+            return self
+        if list(self.visits_months) != sorted(set(self.visits_months)):
+            raise ValueError("visits_months must rise")
+        if self.horizon_months not in self.visits_months:
+            raise ValueError("horizon_months must be one of visits_months")
+        if self.train.augment.mixup:
+            raise ValueError("train.augment.mixup cannot mix times: set it to 0 for hazards")
+        return self
+
+    @property
+    def is_encoder_frozen(self) -> bool:
+        """Whether no stage changes the encoder."""
+        return all(stage.trainable == "head" for stage in self.train.stages)
+
+
+class ExplainConfig(Settings):
+    """What moved a model's output (``kneeoa-mm explain``)."""
+
+    seed: int = 0
+    target: Literal["auto", "grade", "kl_2_or_more", "progression", "0", "1", "2", "3", "4"] = (
+        "auto"
+    )
+    """Whose log-odds are explained: ``grade``, the one predicted; ``kl_2_or_more``; a grade;
+    ``progression``. ``auto``: progression where the model predicts it, else ``grade``."""
+    methods: tuple[
+        Literal["gradcam", "saliency", "integrated_gradients", "occlusion", "gradient_shap"], ...
+    ] = Field(default=("gradcam", "saliency", "integrated_gradients"), min_length=1)
+    """Maps to make; the first one is drawn on the film. Occlusion takes hundreds of passes."""
+    steps: int = Field(default=16, ge=2)
+    """Of the path of integrated gradients."""
+    draws: int = Field(default=16, ge=1)
+    """Of other knees for gradient SHAP."""
+    occlusion_window: float = Field(default=0.125, gt=0, le=0.5)
+    """Side of the window, as a share of the picture's."""
+    occlusion_stride: float = Field(default=0.0625, gt=0, le=0.5)
+    """Steps of the window; no larger than the window."""
+    check: bool = False
+    """Whether maps are checked (``faithfulness.csv``); takes a few times as long as the maps."""
+    infidelity_draws: int = Field(default=16, ge=2)
+    """How often random parts are taken away from each knee."""
+    removal_steps: int = Field(default=8, ge=2)
+    """Of deletion and insertion."""
+    sensitivity_draws: int = Field(default=2, ge=1)
+    """Noisy copies of each knee."""
+    repeat_knees: int = Field(default=5, ge=0)
+    """Knees on which maps are made again: on noise, and on networks of random weights."""
+
+    @model_validator(mode="after")
+    def _windows_leave_no_gap(self) -> ExplainConfig:
+        if self.occlusion_stride > self.occlusion_window:
+            raise ValueError("occlusion_stride must not be larger than occlusion_window")
+        return self
 
 
 ConfigModel = TypeVar("ConfigModel", bound=Settings)

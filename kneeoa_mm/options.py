@@ -84,3 +84,9 @@ ClinicalTable = Annotated[
     Path | None,
     typer.Option("--clinical", help="Output of `cohort`, or a table by knee_id, for fused models."),
 ]
+Thresholds = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--threshold", help="Risk at which decisions are judged; may be repeated. 0.1, 0.2 and 0.3."
+    ),
+]

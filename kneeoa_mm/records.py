@@ -81,6 +81,8 @@ class Outcome(StrEnum):
     """Rise of the KL grade to 2 or more, baseline to 48 months, within one reading project."""
     TKR = "tkr"
     """Knee replacement, adjudicated or seen on film."""
+    PAIN_PROGRESSION = "pain_progression"
+    """Rise of WOMAC pain by at least 2 of 20 points at two visits or more by 48 months."""
 
 
 class PredictionStatus(StrEnum):

@@ -50,9 +50,16 @@ def _column(
     nullable: bool = False,
     required: bool = True,
     unique: bool = False,
+    regex: bool = False,
 ) -> pa.Column:
     return pa.Column(
-        dtype, list(checks), nullable=nullable, required=required, unique=unique, coerce=True
+        dtype,
+        list(checks),
+        nullable=nullable,
+        required=required,
+        unique=unique,
+        regex=regex,
+        coerce=True,
     )
 
 
@@ -231,9 +238,17 @@ PREDICTIONS = _schema(
             str, _is_in(["matched", "whole", "too_narrow"]), nullable=True, required=False
         ),
         **{
-            f"{outcome}_prob": _column(float, _between(0, 1), nullable=True, required=False)
+            f"{outcome}{name}": _column(float, _between(0, 1), nullable=True, required=False)
+            for outcome in Outcome
+            for name in ("_prob", "_prob_without_reading")
+        },
+        **{
+            rf"^{outcome}_cif_\d+$": _column(
+                float, _between(0, 1), nullable=True, required=False, regex=True
+            )
             for outcome in Outcome
         },
+        "kl_input": _column(str, _is_in(["read", "none"]), nullable=True, required=False),
         "kl_grade": _grade(),
         **{str(outcome): _binary(required=False) for outcome in Outcome},
     },
@@ -241,7 +256,11 @@ PREDICTIONS = _schema(
 """One row a knee; ``kl_set`` holds the grades among which the true one is as often as the model was
 calibrated for, joined by ``;``; ``framing`` says whether its image was ``matched`` to the model's
 field of view, used ``whole`` because that of the image or of the model is unknown, or
-``too_narrow`` for it; the last columns are the truth where the input had it."""
+``too_narrow`` for it. ``NAME_prob`` is the risk of outcome NAME by its horizon, ``NAME_cif_24`` its
+cumulative incidence by 24 months. In a model that was trained with the read grade and without,
+``kl_input`` says whether the knee had a reading (``read``) or not (``none``), and
+``NAME_prob_without_reading`` is the risk as it would be without. The last columns are the truth
+where the input had it."""
 
 REJECTS = _schema(
     "rejects", {name: _column(str) for name in ("source", "stage", "code", "message")}

@@ -131,10 +131,11 @@ def test_results_are_judged_explained_followed_and_put_on_one_page(tour):
     run(
         *("compare", f"image={tour / 'image'}", f"fused={tour / 'fused'}"),
         *("--cohort", tour / "cohort", "--out", tour / "comparison"),
-        *("--best-possible", best, "--n-boot", 20),
+        *("--grades", tour / "kl", "--best-possible", best, "--n-boot", 20),
     )
     comparison = json.loads((tour / "comparison" / "compare.json").read_text())
-    assert set(comparison["models"]) == {"image", "fused", "clinical", "kl_grade"}
+    simple = {"clinical", "clinical_boosted", "kl_grade", "mjsw", "kl+grader"}
+    assert set(comparison["models"]) == {"image", "fused"} | simple
     assert comparison["best_possible"]["both"] > comparison["best_possible"]["image"]
     run(
         *("explain", tour / "knees", "--model", tour / "fused", "--clinical", tour / "cohort"),

@@ -1,55 +1,41 @@
-"""Analysis of the Osteoarthritis Initiative: released tables in, Table 1 and survival out.
+"""Analysis of the Osteoarthritis Initiative: released tables in, the paper's numbers out.
 
-python cohorts/oai/analyse.py TABLES --out results
+python cohorts/oai/analyse.py TABLES --out results [--run image=runs/image fused=runs/fused]
 """
 
-from __future__ import annotations
-
-import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
-import pandas as pd
-
 from kneeoa_mm.analysis.survival import survive
-from kneeoa_mm.cohort.build import build_cohort
-from kneeoa_mm.cohort.summary import baseline_table
 from kneeoa_mm.cohort_spec import read_cohort_spec
 from kneeoa_mm.records import Outcome
 from kneeoa_mm.tables import COHORT, read_table
+from kneeoa_mm.workflows.cohort_analysis import analyse_cohort, arguments, told
+from kneeoa_mm.workflows.compared_runs import parse_runs
 
 
-def analyse(tables: Path, out: Path) -> None:
-    """Build the cohort, describe it by outcome and estimate when its outcomes happen.
+def analyse(tables: Path, out: Path, runs: Mapping[str, Path]) -> None:
+    """Make the cohort's analysis, and replacement by clinic and on the scale of age.
 
     Args:
         tables: Folder with the unpacked release; README.md lists the files.
-        out: New folder; gets ``cohort/``, ``table_1_<outcome>.csv`` and ``survival/<outcome>/``.
+        out: New folder.
+        runs: Name to run folder of ``train-jsl``.
     """
-    result = build_cohort(tables, out / "cohort", spec=read_cohort_spec("oai"))
-    for note in result.notes:
-        print(note)
-    print(pd.read_csv(result.outputs["attrition"]).to_string(index=False), end="\n\n")
-
-    cohort = read_table(result.outputs["cohort"], COHORT)
-    for outcome in Outcome:
-        table_1 = baseline_table(cohort, by=outcome)
-        table_1.to_csv(out / f"table_1_{outcome}.csv")
-        print(f"{outcome}\n{table_1.to_string()}", end="\n\n")
-        survive(cohort=out / "cohort", out=out / "survival" / outcome, outcome=outcome)
-
-    # Site is the five clinics' letter: one curve a clinic shows whether one of them stands apart
-    if cohort["site"].notna().any():
+    told(analyse_cohort(tables, out, spec=read_cohort_spec("oai"), runs=runs))
+    cohort = read_table(out / "cohort" / "cohort.parquet", COHORT)
+    if cohort["tkr_event_observed"].eq(1).any():
+        # site is the five clinics' letter: one curve a clinic shows whether one stands apart
+        if cohort["site"].notna().any():
+            survive(
+                out / "cohort", out / "survival" / "tkr_by_site", outcome=Outcome.TKR, group="site"
+            )
+        # surgeons heed age: is what goes with replacement the same among people as old?
         survive(
-            cohort=out / "cohort",
-            out=out / "survival" / "tkr_by_site",
-            outcome=Outcome.TKR,
-            group="site",
+            out / "cohort", out / "survival" / "tkr_by_age", outcome=Outcome.TKR, time_scale="age"
         )
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("tables", type=Path, help="folder with the unpacked release")
-    parser.add_argument("--out", type=Path, required=True, help="new folder for the results")
-    arguments = parser.parse_args()
-    analyse(arguments.tables, arguments.out)
+    asked = arguments(__doc__)
+    analyse(asked.tables, asked.out, parse_runs(asked.run))

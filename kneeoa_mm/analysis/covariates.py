@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from kneeoa_mm.analysis.time_to_event import rows_named
 from kneeoa_mm.errors import InputError
 
 CATEGORIES = frozenset({"kl_grade", "oarsi_jsn_medial"})
@@ -185,8 +186,10 @@ def _drop_levels_without_events(
             if not event[of_level].any():
                 kept &= ~of_level
                 knees = int(of_level.sum())
+                named = rows_named(list(values.index[of_level]))
                 reasons[Term(name, level, "the rest")] = (
-                    f"none of its {knees} knees has the event, so they are not in the model"
+                    f"none of its {knees} knees has the event, so they are not in the model "
+                    f"({named})"
                 )
     return kept, reasons
 

@@ -31,7 +31,12 @@ class EfronResiduals(NamedTuple):
 
 
 def efron_residuals(
-    columns: Floats, months: Floats, event: NDArray[np.int64], coefficients: Floats
+    columns: Floats,
+    months: Floats,
+    event: NDArray[np.int64],
+    coefficients: Floats,
+    *,
+    entry_months: Floats | None = None,
 ) -> EfronResiduals:
     """Score and Schoenfeld residuals of Efron's partial likelihood.
 
@@ -42,15 +47,17 @@ def efron_residuals(
         months: Time of the event or of censoring, shape (n,).
         event: 1 event, 0 censored, shape (n,).
         coefficients: Log hazard ratios, shape (p,).
+        entry_months: When each knee came under observation; None for the origin. Shape (n,).
 
     Source:
         Therneau and Grambsch 2000, Modeling Survival Data, sections 3.3, 4.6 and 6.2.
     """
+    since = np.full(len(months), -np.inf) if entry_months is None else entry_months
     hazard = np.exp((columns - columns.mean(axis=0)) @ coefficients)
     weighted = hazard[:, None] * columns
     score, schoenfeld = np.zeros(columns.shape), np.zeros(columns.shape)
     for time in np.unique(months[event == 1]):
-        at_risk = months >= time
+        at_risk = (months >= time) & (since < time)
         tied = (months == time) & (event == 1)
         removed = np.arange(tied.sum()) / tied.sum()  # (d,)
         total = hazard[at_risk].sum() - removed * hazard[tied].sum()  # (d,)
@@ -63,6 +70,35 @@ def efron_residuals(
             score[knees] -= weight.sum() * weighted[knees]
             score[knees] += hazard[knees, None] * (weight @ means)
     return EfronResiduals(score, schoenfeld[event == 1])
+
+
+def efron_cumulative_hazard(
+    hazard: Floats, months: Floats, event: NDArray[np.int64], horizons: Floats
+) -> Floats:
+    """Cumulative baseline hazard by each horizon, with ties as in Efron's likelihood.
+
+    Breslow's, which lifelines has, is too low where visits tie many events: without covariates
+    this one gives the Kaplan-Meier estimate, and Breslow's gives exp(-share) for 1 - share.
+
+    Args:
+        hazard: Relative hazard of each knee, shape (n,).
+        months: Time of the event or of censoring, shape (n,).
+        event: 1 event, 0 censored, shape (n,).
+        horizons: Months, shape (m,).
+
+    Returns:
+        Shape (m,); infinite once everybody has had the event.
+
+    Source:
+        Therneau and Grambsch 2000, Modeling Survival Data, section 10.2.
+    """
+    times = np.unique(months[event == 1])
+    steps = np.zeros(len(times) + 1)
+    for k, time in enumerate(times):
+        tied = (months == time) & (event == 1)
+        removed = np.arange(tied.sum()) / tied.sum()
+        steps[k + 1] = np.sum(1 / (hazard[months >= time].sum() - removed * hazard[tied].sum()))
+    return np.cumsum(steps)[np.searchsorted(times, horizons, side="right")]
 
 
 def clustered_variance(score: Floats, persons: NDArray[np.str_], variance: Floats) -> Floats:
@@ -111,3 +147,22 @@ def proportional_hazards_p_values(
     if not np.any(rank):
         return np.full(len(spread), np.nan)
     return np.asarray(chi2.sf(trend**2 / spread, 1))
+
+
+def proportional_hazards_p_value(
+    schoenfeld: Floats, event_months: Floats, variance: Floats
+) -> float | None:
+    """The same test of all coefficients together; None where all events are at one time.
+
+    Args:
+        schoenfeld: From ``efron_residuals``, shape (e, p).
+        event_months: Times of the same events, shape (e,).
+        variance: Inverse information of the coefficients, shape (p, p).
+    """
+    rank = rankdata(event_months)
+    rank -= rank.mean()
+    if not np.any(rank):
+        return None
+    trend = rank @ schoenfeld
+    statistic = len(rank) * trend @ variance @ trend / np.sum(rank**2)
+    return float(chi2.sf(statistic, len(trend)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -16,12 +16,20 @@ from matplotlib.figure import Figure
 from pydantic import Field
 
 from kneeoa_mm.analysis import figures
+from kneeoa_mm.analysis.comparison_figures import decision_curve
 from kneeoa_mm.analysis.figure_style import save
 from kneeoa_mm.analysis.figures import Scored
 from kneeoa_mm.analysis.results import OUTCOME_NAMES, as_json, provenance_of, table_in, write_csv
 from kneeoa_mm.analysis.targets import KL, Target, read_targets
 from kneeoa_mm.config import Settings, validate
-from kneeoa_mm.metrics import binary_estimates, bootstrap_rows, kl_estimates
+from kneeoa_mm.metrics import (
+    CURVE_THRESHOLDS,
+    binary_estimates,
+    bootstrap_weights,
+    kl_estimates,
+    net_benefit,
+    treat_all,
+)
 from kneeoa_mm.progress import say
 from kneeoa_mm.records import UNKNOWN, Estimate, Outcome, StageResult
 from kneeoa_mm.run_folder import open_run, write_json
@@ -29,6 +37,8 @@ from kneeoa_mm.tables import PREDICTIONS, read_table
 
 METRICS_FILE = "metrics.json"
 FIGURES_FOLDER = "figures"
+THRESHOLDS = (0.1, 0.2, 0.3)
+"""Where decisions are judged unless other risks are stated."""
 _COLUMNS = ("target", "metric", "value", "ci_low", "ci_high", "n", "reason")
 
 
@@ -39,6 +49,8 @@ class EvaluateSettings(Settings):
     """None: every outcome of which the table has truth and probability."""
     n_boot: int = Field(default=1000, ge=0)
     """Bootstrap draws of persons; 0 gives no intervals."""
+    thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = THRESHOLDS
+    """Risks of an outcome at which decisions are judged; state them before you look."""
     seed: int = 0
 
 
@@ -48,6 +60,7 @@ def evaluate(
     *,
     outcomes: Sequence[Outcome | str] | None = None,
     n_boot: int = 1000,
+    thresholds: Sequence[float] = THRESHOLDS,
     seed: int = 0,
     overwrite: bool = False,
 ) -> StageResult:
@@ -59,6 +72,7 @@ def evaluate(
         out: Gets ``metrics.json``, ``metrics.csv`` and ``figures/``.
         outcomes: Progression outcomes to judge; None for all that the table allows.
         n_boot: Draws of the person-clustered bootstrap.
+        thresholds: Risks, stated beforehand, at which decisions on an outcome are judged.
         seed: Seed of the draws.
         overwrite: Replace an earlier evaluation in ``out``.
 
@@ -70,9 +84,8 @@ def evaluate(
         TableError: The table breaks its schema, or grade probabilities do not sum to 1.
         OutputExistsError: ``out`` holds something else.
     """
-    settings = validate(
-        EvaluateSettings, {"outcomes": outcomes, "n_boot": n_boot, "seed": seed}, where="evaluate"
-    )
+    asked = {"outcomes": outcomes, "n_boot": n_boot, "thresholds": tuple(thresholds), "seed": seed}
+    settings = validate(EvaluateSettings, asked, where="evaluate")
     predictions = table_in(predictions, "predictions.parquet")
     table = read_table(predictions, PREDICTIONS)
     targets, left_out = read_targets(table, settings.outcomes, where=predictions)
@@ -122,21 +135,28 @@ def _rows(document: Mapping[str, Any], targets: Sequence[Target]) -> list[dict[s
 
 def _metrics(target: Target, settings: EvaluateSettings) -> dict[str, dict[str, Any]]:
     say(f"evaluate: {target.name} on {len(target.truth)} knees, {settings.n_boot} draws of persons")
-    estimates = estimates_of(target, n_boot=settings.n_boot, seed=settings.seed)
+    estimates = estimates_of(
+        target, n_boot=settings.n_boot, thresholds=settings.thresholds, seed=settings.seed
+    )
     return {name: as_json(estimate) for name, estimate in estimates.items()}
 
 
-def estimates_of(target: Target, *, n_boot: int, seed: int) -> dict[str, Estimate]:
+def estimates_of(
+    target: Target, *, n_boot: int, thresholds: tuple[float, ...] = (), seed: int
+) -> dict[str, Estimate]:
     """All metrics of a target, with person-clustered intervals."""
     one_person = len(np.unique(target.persons)) < 2
     # draws of a single person are all the same, and their interval would look like certainty
-    draws = [] if one_person else bootstrap_rows(target.persons, n_boot=n_boot, seed=seed)
+    n_boot = 0 if one_person else n_boot
+    weights = bootstrap_weights(target.persons, n_boot=n_boot, seed=seed)
     if target.name == KL:
         estimates = kl_estimates(
-            target.truth, target.predicted, target.probability, target.sets, draws
+            target.truth, target.predicted, target.probability, target.sets, weights
         )
     else:
-        estimates = binary_estimates(target.truth, target.probability, draws)
+        estimates = binary_estimates(
+            target.truth, target.probability, weights, thresholds=thresholds
+        )
     if one_person and len(target.truth):
         reason = "all knees are of one person, so there is no interval"
         estimates = {
@@ -203,11 +223,21 @@ def draw(target: Target) -> Iterator[tuple[str, Figure]]:
     else:
         scored = Scored(target.truth, target.probability)
         xlabel, ylabel = "Predicted probability", "Observed share of events"
+        yield f"{target.name}_decision_curve", _decision_curve(target)
     yield (
         f"{target.name}_calibration",
         figures.reliability(
             {title: scored}, title=f"{title}: calibration", xlabel=xlabel, ylabel=ylabel
         ),
+    )
+
+
+def _decision_curve(target: Target) -> Figure:
+    return decision_curve(
+        [net_benefit(t)(target.truth, target.probability) for t in CURVE_THRESHOLDS],
+        [treat_all(t)(target.truth, target.probability) for t in CURVE_THRESHOLDS],
+        thresholds=CURVE_THRESHOLDS,
+        title=f"{_title(target)}: decision curve",
     )
 
 

@@ -7,15 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 
 from kneeoa_mm.analysis.figure_style import CATEGORICAL, INK, MUTED, colours_of, styled
-from kneeoa_mm.analysis.nonparametric import IncidenceCurve
 from kneeoa_mm.records import Estimate
-
-_MONTHS_BETWEEN_TICKS = 12
 
 
 class Scored(NamedTuple):
@@ -138,90 +135,6 @@ def reliability_bins(scored: Scored, *, n_bins: int = 10) -> dict[str, NDArray[n
 
 
 @styled
-def incidence(
-    curves: Mapping[str, IncidenceCurve], *, title: str, ylabel: str, group: str, ordered: bool
-) -> Figure:
-    """Cumulative incidence of groups with 95 % bands and the numbers at risk.
-
-    Incidence is drawn upwards from 0 (Pocock et al. 2002, Lancet 359:1686): with rare events the
-    usual survival curves either waste the plot or need a cut axis.
-    """
-    months = max(float(curve.follow_up_months[-1]) for curve in curves.values())
-    step = _MONTHS_BETWEEN_TICKS * max(1, round(months / _MONTHS_BETWEEN_TICKS / 8))
-    ticks = np.arange(0, months + 1, step).tolist()
-    rows = len(curves)
-    figure = Figure(figsize=(6.4, 3.6 + 0.2 * rows), layout="constrained")
-    axes, table = figure.subplots(2, sharex=True, height_ratios=[3.1, 0.2 * rows + 0.25])
-    top = 0.0
-    colours = colours_of(list(curves), ordered=ordered)
-    for (name, curve), colour in zip(curves.items(), colours, strict=True):
-        top = max(top, _draw_incidence(axes, curve, name, colour))
-    axes.set(title=title, ylabel=ylabel, xlim=(0, months * 1.02), ylim=(0, min(1, top * 1.08)))
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    axes.tick_params(labelbottom=True)
-    axes.set_xlabel("Months since baseline")
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.legend(loc="upper left", title=group, alignment="left")
-    _draw_numbers_at_risk(table, curves, colours, ticks)
-    return figure
-
-
-def _draw_incidence(axes: Any, curve: IncidenceCurve, name: str, colour: Any) -> float:
-    """Draw one curve and return how high it reaches."""
-    end = float(curve.follow_up_months[-1])
-    months = np.concatenate([[0], curve.months, [end]])
-    value = np.concatenate([[0], curve.incidence, curve.incidence[-1:]])[: len(months)]
-    if not len(curve.months):
-        months, value = np.array([0, end]), np.zeros(2)
-    axes.step(months, value, where="post", color=colour, label=name)
-    # a step at the last visit would otherwise hide in the frame
-    axes.plot([end], value[-1:], color=colour, marker="o", markersize=3.5, clip_on=False, zorder=4)
-    if not len(curve.months):
-        return 0.01
-    low = np.concatenate([[np.nan], curve.ci_low, curve.ci_low[-1:]])
-    high = np.concatenate([[np.nan], curve.ci_high, curve.ci_high[-1:]])
-    axes.fill_between(months, low, high, step="post", color=colour, alpha=0.14, linewidth=0)
-    return float(np.nanmax([value[-1], *high[~np.isnan(high)]]))
-
-
-def _draw_numbers_at_risk(
-    axes: Any, curves: Mapping[str, IncidenceCurve], colours: Sequence[Any], ticks: Sequence[float]
-) -> None:
-    axes.set(ylim=(len(curves) - 0.4, -0.9))
-    for row, curve in enumerate(curves.values()):
-        for tick in ticks:
-            number = curve.at_risk_at(tick)
-            axes.text(tick, row, f"{number:,}", ha="center", va="center", fontsize=7.5)
-    axes.set_yticks(range(len(curves)), list(curves))
-    for label, colour in zip(axes.get_yticklabels(), colours, strict=True):
-        label.set_color(colour)
-        label.set_fontweight("bold")
-    axes.text(0, -0.85, "Knees at risk", fontsize=8, color=MUTED, va="center", ha="left")
-    axes.spines[:].set_visible(False)
-    axes.grid(visible=False)
-    axes.tick_params(length=0, labelbottom=False)
-    axes.tick_params(axis="y", pad=18)
-
-
-@styled
-def hazard_ratios(ratios: Mapping[str, Estimate], *, title: str) -> Figure:
-    """Forest of hazard ratios on a logarithmic axis; those without a value are left out."""
-    shown = {name: ratio for name, ratio in ratios.items() if ratio.value is not None}
-    figure = Figure(figsize=(6.4, 1.1 + 0.3 * len(shown)), layout="constrained")
-    axes = figure.subplots()
-    axes.axvline(1, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
-    _draw_forest(axes, shown, CATEGORICAL[0])
-    axes.set_xscale("log")
-    low, high = axes.get_xlim()
-    rungs = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
-    axes.xaxis.set_major_locator(FixedLocator([r for r in rungs if low <= r <= high]))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.set(title=title, xlabel="Hazard ratio (95 % CI, logarithmic axis)")
-    return figure
-
-
-@styled
 def comparison(
     models: Mapping[str, Estimate], best: Mapping[str, float], *, title: str, xlabel: str
 ) -> Figure:
@@ -229,7 +142,7 @@ def comparison(
     figure = Figure(figsize=(6.4, 1.3 + 0.38 * len(models)), layout="constrained")
     axes = figure.subplots()
     shown = {name: estimate for name, estimate in models.items() if estimate.value is not None}
-    _draw_forest(axes, shown, CATEGORICAL[0])
+    draw_forest(axes, shown, CATEGORICAL[0])
     known = [(best[name], row) for row, name in enumerate(shown) if name in best]
     if known:
         at, rows = zip(*known, strict=True)
@@ -241,7 +154,8 @@ def comparison(
     return figure
 
 
-def _draw_forest(axes: Any, estimates: Mapping[str, Estimate], colour: str) -> None:
+def draw_forest(axes: Any, estimates: Mapping[str, Estimate], colour: str) -> None:
+    """One row an estimate, which has a value: a point, its interval, and both in numbers."""
     axes.grid(visible=False, axis="y")
     for row, estimate in enumerate(estimates.values()):
         value, low, high = estimate.value, estimate.ci_low, estimate.ci_high

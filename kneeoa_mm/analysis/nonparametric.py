@@ -22,6 +22,7 @@ Integers = NDArray[np.int64]
 
 _Z = float(ndtri(0.975))
 CENSORED = 0
+ONE_PERSON = "all knees are of one person, so there is no interval"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class IncidenceCurve:
         ci_low: Lower 95 % limit; NaN where the incidence is 0 or 1, shape (k,).
         ci_high: Upper 95 % limit, shape (k,).
         follow_up_months: Event or censoring time of every knee, ascending, shape (n,).
+        entry_months: When each knee came under observation, ascending, shape (n,).
+        n_persons: Persons that the knees belong to.
     """
 
     months: Floats
@@ -45,10 +48,13 @@ class IncidenceCurve:
     ci_low: Floats
     ci_high: Floats
     follow_up_months: Floats
+    entry_months: Floats
+    n_persons: int
 
     def at_risk_at(self, months: float) -> int:
-        """Knees whose event or censoring is at ``months`` or later."""
-        return int(np.sum(self.follow_up_months >= months))
+        """Knees under observation by ``months`` whose event or censoring is not before."""
+        ended_before = np.sum(self.follow_up_months < months)
+        return int(np.sum(self.entry_months <= months) - ended_before)
 
     def at(self, months: float) -> Estimate:
         """Incidence by ``months``; without a value after the last knee's follow-up."""
@@ -60,13 +66,19 @@ class IncidenceCurve:
         if step < 0 or self.incidence[step] == 0:
             return Estimate(0.0, n=n, reason="no event by then, so no interval")
         if np.isnan(self.ci_low[step]):
-            return Estimate(float(self.incidence[step]), n=n, reason="no interval at 100 %")
+            reason = "no interval at 100 %" if self.n_persons > 1 else ONE_PERSON
+            return Estimate(float(self.incidence[step]), n=n, reason=reason)
         low, high = float(self.ci_low[step]), float(self.ci_high[step])
         return Estimate(float(self.incidence[step]), low, high, n)
 
 
 def cumulative_incidence(
-    months: Floats, status: Integers, persons: NDArray[np.str_], *, cause: int = 1
+    months: Floats,
+    status: Integers,
+    persons: NDArray[np.str_],
+    *,
+    cause: int = 1,
+    entry_months: Floats | None = None,
 ) -> IncidenceCurve:
     """Aalen-Johansen estimate of the cumulative incidence of one cause, exact with tied times.
 
@@ -78,17 +90,22 @@ def cumulative_incidence(
         status: 0 censored, otherwise the cause of the event, shape (n,).
         persons: Person of each knee, shape (n,).
         cause: The cause of interest; all others compete with it.
+        entry_months: When each knee came under observation (left truncation), before its
+            ``months``; it is at risk after that time. None for the origin. Shape (n,).
 
     Returns:
-        The curve with person-clustered limits.
+        The curve with person-clustered limits; with late entries, of knees that were free of any
+        event when the first came under observation.
 
     Source:
         Aalen and Johansen 1978, Scand J Stat 5:141.
     """
     cluster = np.unique(persons, return_inverse=True)[1]
     ordered = np.sort(months)
+    since = np.zeros(len(months)) if entry_months is None else entry_months
+    entries = np.sort(since)
     times = np.unique(months[status != CENSORED])
-    at_risk = len(months) - np.searchsorted(ordered, times, side="left")
+    at_risk = np.searchsorted(entries, times, "left") - np.searchsorted(ordered, times, "left")
     event_times = months[status != CENSORED]
     any_events = _count(event_times, times)
     cause_events = _count(months[status == cause], times)
@@ -101,7 +118,7 @@ def cumulative_incidence(
     log_free_influence, influence = np.zeros(len(months)), np.zeros(len(months))
     standard_error = np.zeros(len(times))
     for k, time in enumerate(times):
-        exposed = months >= time
+        exposed = (months >= time) & (since < time)
         failed = (months == time) & (status != CENSORED)
         jump = (failed & (status == cause)) - exposed * cause_hazard[k]
         influence += free_before[k] * (jump / at_risk[k] + cause_hazard[k] * log_free_influence)
@@ -109,8 +126,13 @@ def cumulative_incidence(
         survivors = at_risk[k] - any_events[k]
         if survivors:
             log_free_influence -= (failed - exposed * hazard[k]) / survivors
+    n_persons = int(cluster.max(initial=-1)) + 1
+    if n_persons < 2:
+        standard_error[:] = np.nan
     low, high = _log_log_limits(incidence, standard_error)
-    return IncidenceCurve(times, at_risk, cause_events, incidence, low, high, ordered)
+    return IncidenceCurve(
+        times, at_risk, cause_events, incidence, low, high, ordered, entries, n_persons
+    )
 
 
 def _count(values: Floats, times: Floats) -> Integers:
@@ -131,7 +153,14 @@ def _log_log_limits(incidence: Floats, standard_error: Floats) -> tuple[Floats, 
     return low, high
 
 
-def harrell_c(months: Floats, event: Integers, risk: Floats, persons: NDArray[np.str_]) -> Estimate:
+def harrell_c(
+    months: Floats,
+    event: Integers,
+    risk: Floats,
+    persons: NDArray[np.str_],
+    *,
+    entry_months: Floats | None = None,
+) -> Estimate:
     """Harrell's concordance: does the knee with the higher risk have the earlier event?
 
     A pair is comparable when the earlier time is an event; a knee censored at the time of another
@@ -142,6 +171,8 @@ def harrell_c(months: Floats, event: Integers, risk: Floats, persons: NDArray[np
         event: 1 event, 0 censored, shape (n,).
         risk: Higher means earlier, shape (n,).
         persons: Person of each knee, shape (n,).
+        entry_months: As in ``cumulative_incidence``; a pair is comparable when both knees were
+            under observation at the earlier time.
 
     Returns:
         The concordance with a person-clustered 95 % interval, or the reason why there is none.
@@ -153,6 +184,8 @@ def harrell_c(months: Floats, event: Integers, risk: Floats, persons: NDArray[np
     concordant, comparable = np.zeros(n), np.zeros(n)
     for i in np.flatnonzero(event == 1):
         outlived = (months > months[i]) | ((months == months[i]) & (event == 0))
+        if entry_months is not None:
+            outlived &= entry_months < months[i]
         agrees = outlived * ((risk < risk[i]) + 0.5 * (risk == risk[i]))
         # a pair belongs to both of its knees, so that each one's influence can be told
         concordant += agrees
@@ -164,6 +197,8 @@ def harrell_c(months: Floats, event: Integers, risk: Floats, persons: NDArray[np
         return Estimate(None, n=n, reason="no two knees can be compared")
     value = float(agreed / total)
     cluster = np.unique(persons, return_inverse=True)[1]
+    if not cluster.any():
+        return Estimate(value, n=n, reason=ONE_PERSON)
     influence = np.bincount(cluster, weights=(concordant - value * comparable) / total)
     spread = _Z * float(np.sqrt(np.sum(influence**2)))
     return Estimate(value, max(0.0, value - spread), min(1.0, value + spread), n)

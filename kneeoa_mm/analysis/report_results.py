@@ -46,16 +46,30 @@ _METRIC_NAMES = {
     "ece": "Expected calibration error",
     "coverage": "Coverage of the sets of grades",
     "set_size": "Grades in a set",
+    "auprc_baseline": "AUPRC without any skill",
+    "scaled_brier": "Scaled Brier score",
+    "calibration_in_the_large": "Calibration in the large, log odds",
+    "calibration_slope": "Calibration slope",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "net_benefit": "Net benefit",
+    "treat_all": "Net benefit of treating all",
+    "auroc_kl_1_to_3": "AUROC, KL 1 to 3",
+    "auroc_within_kl_1_to_3": "AUROC within each of KL 1 to 3",
 }
 _MODEL_NAMES = {
     "image": "Image only",
     "clinical": "Clinical factors only",
     "fused": "Image and clinical factors",
     "kl_grade": "KL grade as read",
+    "clinical_boosted": "Clinical factors only, boosted trees",
+    "mjsw": "Minimum joint-space width only",
+    "kl+grader": "KL grade and the grader's probabilities",
 }
 _BEST_POSSIBLE = {"image": "image", "clinical": "clinical", "fused": "both"}
 _HEADLINE_METRICS = {KL: ("accuracy", "qwk", "auroc")}
-_NO_BAR = frozenset({"mae", "brier", "ece", "set_size"})
+_HAS_NO_BAR = ("mae", "brier", "ece", "set_size", "scaled", "calibration", "net_benefit", "treat")
+"""Starts of the names of metrics that do not run from 0 to 1, or are good where they are small."""
 _OUTCOME_HEADLINE = ("auroc", "auprc")
 
 
@@ -88,14 +102,20 @@ def evaluation_section(folder: Path, source: str) -> Section:
 
 def _metric_table(caption: str, estimates: Mapping[str, Estimate]) -> Table:
     rows = [
-        [_METRIC_NAMES.get(name, name), show(e.value), show_interval(e), f"{e.n:,}", e.reason or ""]
+        [_metric_name(name), show(e.value), show_interval(e), f"{e.n:,}", e.reason or ""]
         for name, e in estimates.items()
     ]
-    bars = [None if name in _NO_BAR else bar_of(e) for name, e in estimates.items()]
+    bars = [None if name.startswith(_HAS_NO_BAR) else bar_of(e) for name, e in estimates.items()]
     columns = ["Metric", "Value", "95 % CI", "Knees", "Why not"]
     if not any(row[-1] for row in rows):
         rows, columns = [row[:-1] for row in rows], columns[:-1]
     return Table(caption, columns, rows, bars)
+
+
+def _metric_name(name: str) -> str:
+    """A metric in words; ``..._at_0.2`` is one at that risk."""
+    metric, at, threshold = name.partition("_at_")
+    return _METRIC_NAMES.get(metric, metric) + (f" at the risk {threshold}" if at else "")
 
 
 def _headline(target: str, estimates: Mapping[str, Estimate]) -> list[Tile]:
@@ -135,6 +155,8 @@ def _figure_captions(target: str) -> dict[str, str]:
         "precision_recall": f"{title}: precision and recall; the dash marks the prevalence.",
         "calibration": f"{title}: observed share of events by predicted probability, in bins of "
         "equal counts with Wilson intervals.",
+        "decision_curve": f"{title}: net benefit of treating by the model, beside treating all and "
+        "none.",
         "confusion_matrix": f"{title}: decisions at the probability 0.5.",
     }
 
@@ -150,6 +172,7 @@ def comparison_section(folder: Path, source: str) -> Section:
         source,
         summary=f"The same {document['n']:,} knees, of which {document['events']:,} "
         "have the event, for every model.",
+        notes=[str(note) for key in ("verdict", "notes") for note in document.get(key, [])],
         provenance={f"{COMPARE_FILE}.sha256": sha256_of(path)},
     )
     models = {
@@ -184,6 +207,10 @@ def comparison_section(folder: Path, source: str) -> Section:
 
 def _model_name(name: str) -> str:
     return _MODEL_NAMES.get(name, name)
+
+
+def _in_a_sentence(name: str) -> str:
+    return name if name.startswith("KL") else name[:1].lower() + name[1:]
 
 
 def _best_possible(document: Any) -> dict[str, float]:
@@ -228,13 +255,17 @@ def _difference_table(differences: Mapping[str, Any]) -> Table:
     rows = []
     for pair, metrics in differences.items():
         first, _, second = pair.partition("-")
-        name = f"{_model_name(first)} minus {_model_name(second).lower()}"
+        name = f"{_model_name(first)} minus {_in_a_sentence(_model_name(second))}"
         for metric, document in metrics.items():
             estimate = from_json(document)
-            label = _METRIC_NAMES.get(metric, metric)
-            rows.append([name, label, show(estimate.value), show_interval(estimate)])
-    caption = "Differences on the same draws of persons; an interval without 0 tells two apart."
-    return Table(caption, ["Difference", "Metric", "Value", "95 % CI"], rows)
+            p_value = _p_value(document.get("p_value"))
+            cells = [show(estimate.value), show_interval(estimate), p_value]
+            rows.append([name, _metric_name(metric), *cells])
+    caption = (
+        "Differences on the same draws of persons; an interval without 0 tells two apart. "
+        "P by DeLong's test with persons as clusters."
+    )
+    return Table(caption, ["Difference", "Metric", "Value", "95 % CI", "P"], rows)
 
 
 def survival_section(folder: Path, source: str) -> Section:

@@ -20,6 +20,7 @@ OUTCOME_NAMES: Mapping[str, str] = {
     Outcome.JSL_OR_KR_48M: "Joint-space loss or knee replacement",
     Outcome.KL_PROGRESSION: "KL progression",
     Outcome.TKR: "Knee replacement",
+    Outcome.PAIN_PROGRESSION: "Pain progression",
 }
 """Outcomes in words, for figures and the report."""
 

@@ -1,57 +1,63 @@
-"""Time to progression or replacement: incidence by group and a Cox model (``kneeoa-mm survival``).
-
-The only module that knows lifelines.
-"""
+"""Time to progression or replacement: incidence, regressions, prognosis (``kneeoa-mm survival``)."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
-from lifelines import CoxPHFitter
-from lifelines.exceptions import ConvergenceError
-from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
+from pydantic import Field
 
-from kneeoa_mm.analysis import figures
-from kneeoa_mm.analysis.covariates import Term, design, label_of
-from kneeoa_mm.analysis.efron import (
-    clustered_variance,
-    efron_residuals,
-    proportional_hazards_p_values,
-)
+from kneeoa_mm.analysis import survival_figures as figures
+from kneeoa_mm.analysis.covariates import label_of
 from kneeoa_mm.analysis.figure_style import save
-from kneeoa_mm.analysis.nonparametric import harrell_c
-from kneeoa_mm.analysis.results import OUTCOME_NAMES, provenance_of, table_in, write_csv
+from kneeoa_mm.analysis.prognosis import judge_models
+from kneeoa_mm.analysis.regression import fit_cox, fit_weibull
+from kneeoa_mm.analysis.results import (
+    OUTCOME_NAMES,
+    from_json,
+    provenance_of,
+    table_in,
+    write_csv,
+)
 from kneeoa_mm.analysis.survival_document import (
+    AFT_COLUMNS,
     COX_COLUMNS,
     INCIDENCE_COLUMNS,
-    CoxModel,
-    CoxTerm,
-    Curves,
+    Estimators,
     curves_of,
     document_of,
     flat,
+    interval_curves_of,
 )
-from kneeoa_mm.analysis.time_to_event import (
-    Groups,
-    TimeToEvent,
-    groups_of,
-    read_time_to_event,
-)
+from kneeoa_mm.analysis.time_models import AftModel, CoxModel
+from kneeoa_mm.analysis.time_to_event import Groups, groups_of, read_time_to_event
 from kneeoa_mm.config import Settings, validate
-from kneeoa_mm.records import Estimate, Outcome, StageResult
+from kneeoa_mm.errors import InputError
+from kneeoa_mm.records import Outcome, StageResult
 from kneeoa_mm.run_folder import open_run, write_json
-from kneeoa_mm.tables import COHORT, read_table
+from kneeoa_mm.tables import COHORT, PREDICTIONS, read_table
 
 SURVIVAL_FILE = "survival.json"
 COVARIATES = ("age_years", "sex", "bmi_kg_m2", "knee_injury", "kl_grade")
-_FEW_EVENTS_A_TERM = 10
-_Z = float(ndtri(0.975))
+MODEL_NAMES: Mapping[str, str] = {
+    "kl_grade": "KL grade",
+    "clinical": "Clinical",
+    "clinical_and_kl_grade": "Clinical and KL grade",
+    "predictions": "Predictions",
+}
+"""Models of the prognosis in words; the order is that of figures and tables."""
+
+_CURVE_TITLES = {
+    "kaplan_meier": ("Kaplan-Meier", "Cumulative incidence (1 - Kaplan-Meier)"),
+    "turnbull": ("events between visits", "Cumulative incidence (Turnbull)"),
+    "aalen_johansen": (
+        "death as a competing event",
+        "Cumulative incidence (Aalen-Johansen)",
+    ),
+    "by_predicted_risk": ("by predicted risk", "Cumulative incidence (1 - Kaplan-Meier)"),
+}
 
 
 class SurvivalSettings(Settings):
@@ -60,82 +66,13 @@ class SurvivalSettings(Settings):
     outcome: Outcome
     group: str = "kl_grade"
     covariates: tuple[str, ...] = COVARIATES
-
-
-def fit_cox(data: TimeToEvent, covariates: Sequence[str], *, where: object = "") -> CoxModel:
-    """Fit a Cox proportional-hazards model with person-clustered standard errors.
-
-    lifelines maximises Efron's likelihood; ``efron`` has the sandwich variance and the test for
-    proportional hazards.
-
-    Args:
-        data: Knees with follow-up.
-        covariates: Columns of ``data.rows``.
-        where: Named in errors.
-
-    Raises:
-        InputError: A covariate is no column, or has too many levels.
-    """
-    matrix = design(data.rows, covariates, data.event, where=where)
-    months, event = data.months[matrix.kept], data.event[matrix.kept]
-    persons = data.persons[matrix.kept]
-
-    def without(reason: str) -> CoxModel:
-        lines = tuple(CoxTerm(t, Estimate(None, n=len(event), reason=reason)) for t in matrix.terms)
-        return CoxModel(lines + empty, len(event), int(event.sum()), matrix.notes, reason=reason)
-
-    empty = tuple(
-        CoxTerm(term, Estimate(None, n=len(event), reason=reason))
-        for term, reason in matrix.not_estimable.items()
-    )
-    if not matrix.terms:
-        return without("no covariate is left")
-    if event.sum() <= len(matrix.terms):
-        return without(f"{event.sum()} events are too few for {len(matrix.terms)} terms")
-    try:
-        coefficients, variance, warned = _fit(matrix.columns, months, event)
-    except (ConvergenceError, np.linalg.LinAlgError, ValueError) as error:
-        return without(f"the fit does not converge: {str(error).splitlines()[0]}")
-    residuals = efron_residuals(matrix.columns, months, event, coefficients)
-    clustered = clustered_variance(residuals.score, persons, variance)
-    changes = proportional_hazards_p_values(residuals.schoenfeld, months[event == 1], variance)
-    lines = tuple(
-        _line(term, coefficient, error, change, n=len(event))
-        for term, coefficient, error, change in zip(
-            matrix.terms, coefficients, np.sqrt(np.diag(clustered)), changes, strict=True
-        )
-    )
-    notes = [*matrix.notes, *warned]
-    if event.sum() < _FEW_EVENTS_A_TERM * len(matrix.terms):
-        notes.append(f"{event.sum()} events for {len(matrix.terms)} terms: ratios are unstable.")
-    concordance = harrell_c(months, event, matrix.columns @ coefficients, persons)
-    return CoxModel(lines + empty, len(event), int(event.sum()), tuple(notes), concordance)
-
-
-def _line(
-    term: Term, coefficient: float, standard_error: float, change: float, *, n: int
-) -> CoxTerm:
-    limits = coefficient + _Z * standard_error * np.array([-1, 1])
-    ratio, low, high = (float(each) for each in np.exp([coefficient, *limits]))
-    p_value = float(2 * ndtr(-abs(coefficient) / standard_error))
-    return CoxTerm(
-        term, Estimate(ratio, low, high, n), p_value, float(change) if change >= 0 else None
-    )
-
-
-def _fit(
-    columns: NDArray[np.float64], months: NDArray[np.float64], event: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], list[str]]:
-    """Log hazard ratios (p,), their inverse information (p, p), and what lifelines warns of."""
-    frame = pd.DataFrame(columns).add_prefix("x").assign(months=months, event=event)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        model = CoxPHFitter().fit(frame, duration_col="months", event_col="event")
-    coefficients, variance = model.params_.to_numpy(), model.variance_matrix_.to_numpy()
-    if not (np.isfinite(coefficients).all() and (np.diag(variance) > 0).all()):
-        raise ConvergenceError("a coefficient is not finite")
-    warned = sorted({str(w.message).strip().splitlines()[0] for w in caught})
-    return coefficients, variance, [f"lifelines warns: {text}" for text in warned]
+    time_scale: Literal["study", "age"] = "study"
+    """Time of the regressions: since baseline, or age with knees under observation since theirs."""
+    horizon_months: float = Field(default=48, gt=0)
+    """Horizon of model comparisons, and of the predictions' risks."""
+    n_boot: int = Field(default=200, ge=0)
+    """Draws of persons for the limits that have no formula."""
+    seed: int = 0
 
 
 def survive(
@@ -145,43 +82,90 @@ def survive(
     outcome: Outcome | str,
     group: str = "kl_grade",
     covariates: Sequence[str] = COVARIATES,
+    predictions: Path | None = None,
+    time_scale: str = "study",
+    horizon_months: float = 48,
+    n_boot: int = 200,
+    seed: int = 0,
     overwrite: bool = False,
 ) -> StageResult:
     """Estimate when an outcome happens, by group, and what goes with it.
 
     Args:
         cohort: Cohort table, ``.parquet`` or ``.csv``, schema ``COHORT``; or its folder.
-        out: Gets ``survival.json``, ``incidence.csv``, ``cox.csv`` and ``figures/``.
+        out: Gets ``survival.json``, ``incidence.csv``, ``cox.csv``, ``weibull_aft.csv`` and
+            ``figures/``.
         outcome: The event.
         group: Column whose values (or thirds) get a curve each.
-        covariates: Columns of the Cox model.
+        covariates: Columns of the regressions.
+        predictions: Table with the risk ``<outcome>_prob`` of knees, schema ``PREDICTIONS``, or the
+            folder of a run; judged beside Cox models of the covariates. Persons that the model has
+            seen are left out.
+        time_scale: ``study``, or ``age`` for regressions on age with late entry.
+        horizon_months: Horizon of model comparisons, and of the predictions.
+        n_boot: Draws of the person bootstrap.
+        seed: Of draws and folds.
         overwrite: Replace an earlier analysis in ``out``.
 
     Returns:
-        What was written; ``figures`` holds the concordance and the hazard ratios.
+        What was written; ``figures`` holds the concordance.
 
     Raises:
         InputError: A column is absent, or no knee has the event.
         TableError: The table breaks its schema, or its times contradict each other.
         OutputExistsError: ``out`` holds something else.
     """
-    chosen = {"outcome": outcome, "group": group, "covariates": tuple(covariates)}
-    settings = validate(SurvivalSettings, chosen, where="survival")
+    settings = validate(
+        SurvivalSettings,
+        {
+            "outcome": outcome,
+            "group": group,
+            "covariates": tuple(covariates),
+            "time_scale": time_scale,
+            "horizon_months": horizon_months,
+            "n_boot": n_boot,
+            "seed": seed,
+        },
+        where="survival",
+    )
     cohort = table_in(cohort, "cohort.parquet")
     data = read_time_to_event(read_table(cohort, COHORT), settings.outcome, where=cohort)
     groups = groups_of(data.rows, settings.group, where=cohort)
-    curves = curves_of(data.months, data.event, data, groups)
+    risks = None if predictions is None else _risks(predictions, settings.outcome)
+    draws = {"n_boot": settings.n_boot, "seed": settings.seed}
+    timed = data if settings.time_scale == "study" else data.since_birth()
+    # age is the time itself then
+    factors = [c for c in settings.covariates if c != "age_years" or timed is data]
+    cox = fit_cox(timed, factors, where=cohort)
+    weibull = fit_weibull(timed, factors, where=cohort)
+    prognosis = judge_models(
+        data,
+        settings.covariates,
+        risks,
+        horizon_months=settings.horizon_months,
+        where=cohort,
+        **draws,
+    )
     with_death = data.with_death()
-    competing = curves_of(*with_death, data, groups) if with_death else {}
-    cox = fit_cox(data, settings.covariates, where=cohort)
+    estimators = Estimators(
+        kaplan_meier=curves_of(data.months, data.event, data, groups),
+        turnbull=interval_curves_of(data, groups, **draws) if data.has_intervals() else {},
+        aalen_johansen=curves_of(*with_death, data, groups) if with_death else {},
+        by_predicted_risk=prognosis.curves,
+    )
+    document = document_of(data, groups, estimators, cox, weibull, prognosis.document)
     asked = {"command": "survival", **settings.model_dump(mode="json")}
-    document = document_of(data, groups, curves, competing, cox)
     document["provenance"] = asked | provenance_of(cohort)
     with open_run(out, config_yaml=settings.to_yaml(), overwrite=overwrite) as run:
-        for name, figure in _draw(settings, groups, curves, competing, cox):
+        for name, figure in _draw(settings, groups, estimators, cox, weibull, document):
             save(figure, run / "figures", name)
         write_csv(document["incidence"], INCIDENCE_COLUMNS, run / "incidence.csv")
-        write_csv([flat(term) for term in document["cox"]["terms"]], COX_COLUMNS, run / "cox.csv")
+        for name, ratio, columns in (
+            ("cox", "hazard_ratio", COX_COLUMNS),
+            ("weibull_aft", "time_ratio", AFT_COLUMNS),
+        ):
+            terms = [flat(term, ratio) for term in document[name]["terms"]]
+            write_csv(terms, columns, run / f"{name}.csv")
         # last, so that a folder that has it is whole
         write_json(run / SURVIVAL_FILE, document)
     return StageResult(
@@ -191,6 +175,7 @@ def survive(
             "survival": out / SURVIVAL_FILE,
             "incidence": out / "incidence.csv",
             "cox": out / "cox.csv",
+            "weibull_aft": out / "weibull_aft.csv",
             "figures": out / "figures",
         },
         counts=document["counts"],
@@ -200,31 +185,60 @@ def survive(
     )
 
 
-def _draw(
-    settings: SurvivalSettings, groups: Groups, curves: Curves, competing: Curves, cox: CoxModel
-) -> Iterator[tuple[str, Any]]:
-    title = OUTCOME_NAMES[settings.outcome]
-    yield (
-        "kaplan_meier",
-        figures.incidence(
-            curves,
-            title=f"{title}: Kaplan-Meier",
-            ylabel="Cumulative incidence (1 - Kaplan-Meier)",
-            group=label_of(groups.name),
-            ordered=groups.ordered,
-        ),
-    )
-    if competing:
-        yield (
-            "aalen_johansen",
-            figures.incidence(
-                competing,
-                title=f"{title}: death as a competing event",
-                ylabel="Cumulative incidence (Aalen-Johansen)",
-                group=label_of(groups.name),
-                ordered=groups.ordered,
-            ),
+def _risks(path: Path, outcome: Outcome) -> pd.Series:
+    """Predicted risk of each knee whose person the model has not seen."""
+    path = table_in(path, "predictions.parquet")
+    table = read_table(path, PREDICTIONS)
+    column = f"{outcome}_prob"
+    if column not in table:
+        raise InputError(
+            f"These predictions have no risk of {outcome}.",
+            expected=f"a column {column}",
+            found=", ".join(name for name in table if name.endswith("_prob")) or "none",
+            where=path,
         )
-    if cox.reason is None:
-        ratios = {line.term.label: line.ratio for line in cox.terms}
-        yield "cox", figures.hazard_ratios(ratios, title=f"{title}: Cox model")
+    usable = table[(table["status"] == "ok") & ~table["seen_in_training"]]
+    risks: pd.Series = usable.set_index("knee_id")[column].dropna()
+    return risks
+
+
+def _draw(
+    settings: SurvivalSettings,
+    groups: Groups,
+    estimators: Estimators,
+    cox: CoxModel,
+    weibull: AftModel,
+    document: Mapping[str, Any],
+) -> Iterator[tuple[str, Any]]:
+    outcome = OUTCOME_NAMES[settings.outcome]
+    for name, curves in vars(estimators).items():
+        title, ylabel = _CURVE_TITLES[name]
+        by_risk = name == "by_predicted_risk"
+        if curves:
+            yield (
+                name,
+                figures.incidence(
+                    curves,
+                    title=f"{outcome}: {title}",
+                    ylabel=ylabel,
+                    group="Predicted risk" if by_risk else label_of(groups.name),
+                    ordered=by_risk or groups.ordered,
+                ),
+            )
+    models: tuple[tuple[str, CoxModel | AftModel, str], ...] = (
+        ("Cox model", cox, "Hazard ratio"),
+        ("Weibull model of intervals", weibull, "Time ratio"),
+    )
+    for title, model, xlabel in models:
+        if model.reason is None:
+            ratios = {line.term.label: line.ratio for line in model.terms}
+            name = "cox" if model is cox else "weibull_aft"
+            yield name, figures.ratios(ratios, title=f"{outcome}: {title}", xlabel=xlabel)
+    over_time = {
+        MODEL_NAMES[name]: [(row["months"], from_json(row)) for row in model["auroc_by_months"]]
+        for name, model in document["prognosis"]["models"].items()
+        if "auroc_by_months" in model
+    }
+    if over_time:
+        title = f"{outcome}: AUROC by horizon, of persons the models never saw"
+        yield "auroc_by_months", figures.over_time(over_time, title=title)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kneeoa_mm.analysis.covariates import Term
 from kneeoa_mm.analysis.nonparametric import IncidenceCurve, cumulative_incidence
 from kneeoa_mm.analysis.results import as_json
+from kneeoa_mm.analysis.time_models import AftModel, CoxModel
 from kneeoa_mm.analysis.time_to_event import Groups, TimeToEvent
-from kneeoa_mm.records import Estimate, Outcome
+from kneeoa_mm.analysis.turnbull import IntervalCurve, interval_incidence
+from kneeoa_mm.records import Outcome
 
 INCIDENCE_COLUMNS = (
     "estimator",
@@ -36,68 +37,75 @@ COX_COLUMNS = (
     "n",
     "reason",
 )
+AFT_COLUMNS = ("term", "time_ratio", "ci_low", "ci_high", "p_value", "n", "reason")
 _MONTHS_BETWEEN_HORIZONS = 12
 
-Curves = Mapping[str, IncidenceCurve]
+Curve = IncidenceCurve | IntervalCurve
+Curves = Mapping[str, Curve]
 
 
 @dataclass(frozen=True)
-class CoxTerm:
-    """One line of a Cox model.
+class Estimators:
+    """The curves of each group by each estimator; empty where it does not apply.
 
     Attributes:
-        term: What the hazard ratio belongs to.
-        ratio: Hazard ratio with its person-clustered 95 % interval, or why there is none.
-        p_value: Wald test, person-clustered.
-        changes_with_time: P value of the test for a ratio that changes with time.
+        kaplan_meier: Events dated at the visit that first showed them.
+        turnbull: Events between two visits.
+        aalen_johansen: Death as a competing event.
+        by_predicted_risk: Kaplan-Meier of thirds of the risk.
     """
 
-    term: Term
-    ratio: Estimate
-    p_value: float | None = None
-    changes_with_time: float | None = None
-
-
-@dataclass(frozen=True)
-class CoxModel:
-    """A Cox model, or the reason why there is none.
-
-    Attributes:
-        terms: Its lines, also of terms that cannot be estimated.
-        knees: Knees in the model.
-        events: Their events.
-        notes: What was left out, and what to be careful about.
-        harrell_c: Concordance on the knees of the fit.
-        reason: Why there is no model.
-    """
-
-    terms: tuple[CoxTerm, ...]
-    knees: int
-    events: int
-    notes: tuple[str, ...]
-    harrell_c: Estimate | None = None
-    reason: str | None = None
+    kaplan_meier: Curves
+    turnbull: Curves
+    aalen_johansen: Curves
+    by_predicted_risk: Curves
 
 
 def curves_of(
     months: NDArray[np.float64], status: NDArray[np.int64], data: TimeToEvent, groups: Groups
 ) -> dict[str, IncidenceCurve]:
     """The cumulative incidence of each group; status 1 is the event, others compete with it."""
-    curves = {}
+    return {
+        label: cumulative_incidence(months[of_group], status[of_group], data.persons[of_group])
+        for label, of_group in _knees_of(groups)
+    }
+
+
+def interval_curves_of(
+    data: TimeToEvent, groups: Groups, *, n_boot: int, seed: int
+) -> dict[str, IntervalCurve]:
+    """Turnbull's estimate for each group."""
+    lower, upper = data.bounds()
+    return {
+        label: interval_incidence(
+            lower[of_group],
+            upper[of_group],
+            data.persons[of_group],
+            n_boot=n_boot,
+            seed=seed,
+        )
+        for label, of_group in _knees_of(groups)
+    }
+
+
+def _knees_of(groups: Groups) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     for label in groups.labels:
         of_group = groups.of_knee == label
         if of_group.any():
-            curves[label] = cumulative_incidence(
-                months[of_group], status[of_group], data.persons[of_group]
-            )
-    return curves
+            yield label, of_group
 
 
 def document_of(
-    data: TimeToEvent, groups: Groups, curves: Curves, competing: Curves, cox: CoxModel
+    data: TimeToEvent,
+    groups: Groups,
+    estimators: Estimators,
+    cox: CoxModel,
+    weibull: AftModel,
+    prognosis: Mapping[str, Any],
 ) -> dict[str, Any]:
     """All of ``survival.json`` but its provenance."""
     ungrouped = int(np.sum([label is None for label in groups.of_knee]))
+    each = vars(estimators)
     return {
         "outcome": str(data.outcome),
         "group": groups.name,
@@ -108,20 +116,23 @@ def document_of(
         },
         "left_out": {**data.left_out, f"no_{groups.name}": ungrouped},
         "groups": {
-            label: {"knees": len(curve.follow_up_months), "events": int(curve.events.sum())}
-            for label, curve in curves.items()
+            label: {"knees": int(of_group.sum()), "events": int(data.event[of_group].sum())}
+            for label, of_group in _knees_of(groups)
         },
         "incidence": [
-            *_at_horizons("kaplan_meier", curves),
-            *_at_horizons("aalen_johansen", competing),
+            row
+            for name in ("kaplan_meier", "turnbull", "aalen_johansen")
+            for row in _at_horizons(name, each[name])
         ],
         "curves": {
-            "kaplan_meier": {label: _points(curve) for label, curve in curves.items()},
-            "aalen_johansen": {label: _points(curve) for label, curve in competing.items()},
+            name: {label: _points(curve) for label, curve in curves.items()}
+            for name, curves in each.items()
         },
         "cox": _cox_document(cox),
-        "notes": [*_notes(data, ungrouped, groups), *cox.notes],
-        "limits": _limits(data.outcome, known_deaths=bool(competing)),
+        "weibull_aft": _aft_document(weibull),
+        "prognosis": dict(prognosis),
+        "notes": [*_notes(data, ungrouped, groups), *dict.fromkeys([*cox.notes, *weibull.notes])],
+        "limits": _limits(data.outcome, estimators),
     }
 
 
@@ -145,14 +156,24 @@ def _at_horizons(estimator: str, curves: Curves) -> list[dict[str, Any]]:
     return rows
 
 
-def _points(curve: IncidenceCurve) -> dict[str, list[Any]]:
+def _points(curve: Curve) -> dict[str, list[Any]]:
     def finite(values: NDArray[np.float64]) -> list[float | None]:
         return [float(value) if np.isfinite(value) else None for value in values]
 
+    times = (
+        {
+            "months": curve.months.tolist(),
+            "at_risk": curve.at_risk.tolist(),
+            "events": curve.events.tolist(),
+        }
+        if isinstance(curve, IncidenceCurve)
+        else {
+            "lower_months": curve.lower_months.tolist(),
+            "upper_months": curve.upper_months.tolist(),
+        }
+    )
     return {
-        "months": curve.months.tolist(),
-        "at_risk": curve.at_risk.tolist(),
-        "events": curve.events.tolist(),
+        **times,
         "incidence": curve.incidence.tolist(),
         "ci_low": finite(curve.ci_low),
         "ci_high": finite(curve.ci_high),
@@ -166,6 +187,7 @@ def _cox_document(cox: CoxModel) -> dict[str, Any]:
         "reason": cox.reason,
         "ties": "efron",
         "harrell_c": as_json(cox.harrell_c) if cox.harrell_c else None,
+        "proportional_hazards_p_value": cox.changes_with_time,
         "terms": [
             {
                 "term": line.term.name,
@@ -179,10 +201,28 @@ def _cox_document(cox: CoxModel) -> dict[str, Any]:
     }
 
 
-def flat(term: Mapping[str, Any]) -> dict[str, Any]:
-    """A term of the Cox document as a row of ``COX_COLUMNS``."""
-    ratio = dict(term["hazard_ratio"])
-    return {**term, **ratio, "hazard_ratio": ratio.pop("value")}
+def _aft_document(weibull: AftModel) -> dict[str, Any]:
+    return {
+        "knees": weibull.knees,
+        "events": weibull.events,
+        "reason": weibull.reason,
+        "shape": as_json(weibull.shape) if weibull.shape else None,
+        "terms": [
+            {
+                "term": line.term.name,
+                "label": line.term.label,
+                "time_ratio": as_json(line.ratio),
+                "p_value": line.p_value,
+            }
+            for line in weibull.terms
+        ],
+    }
+
+
+def flat(term: Mapping[str, Any], ratio: str) -> dict[str, Any]:
+    """A term of a model's document as a row of ``COX_COLUMNS`` or ``AFT_COLUMNS``."""
+    estimate = dict(term[ratio])
+    return {**term, **estimate, ratio: estimate.pop("value")}
 
 
 def _notes(data: TimeToEvent, ungrouped: int, groups: Groups) -> list[str]:
@@ -191,24 +231,32 @@ def _notes(data: TimeToEvent, ungrouped: int, groups: Groups) -> list[str]:
         (data.left_out["no_follow_up"], "were left out: they were never seen after baseline"),
         (ungrouped, f"have no {groups.name} and no curve"),
     ]
-    return [f"{number} knees {what}." for number, what in counted if number]
+    notes = [f"{number} knees {what}." for number, what in counted if number]
+    if len(groups.labels) < 2:
+        notes.append(f"All knees are of one group of {groups.name}: there is nothing to compare.")
+    return notes
 
 
-def _limits(outcome: Outcome, *, known_deaths: bool) -> list[str]:
+def _limits(outcome: Outcome, estimators: Estimators) -> list[str]:
     dating = (
-        "Replacements are dated to the day of surgery where the cohort has it."
-        if outcome is Outcome.TKR
-        else "Each event is dated at the visit that first showed it, which is late by up to the "
-        "time since the visit before; a knee that skipped a visit is dated later still."
+        "The Kaplan-Meier estimate and the Cox model date each event at the visit that first "
+        "showed it, which is late by up to the time since the visit before; Turnbull's estimate "
+        "and the Weibull model know only that it lies between the two."
+        if estimators.turnbull
+        else "Each event is dated to the day, or the visit, that the table has."
     )
     death = (
-        "The Kaplan-Meier estimate and the Cox model treat death as censoring; the Aalen-Johansen "
-        "estimate beside them treats it as a competing event."
-        if known_deaths
+        "The Kaplan-Meier estimate and the regressions treat death as censoring; the "
+        "Aalen-Johansen estimate beside them treats it as a competing event."
+        if estimators.aalen_johansen
         else "Death is treated as censoring, which overstates the risk of those who may die first."
     )
-    return [
+    limits = [
         dating,
         death,
-        "Harrell's C is of the knees that the model was fitted on, and therefore optimistic.",
+        "Harrell's C of the Cox model is of the knees that it was fitted on, and therefore "
+        "optimistic; under prognosis every knee is judged by a model that never saw its person.",
     ]
+    if outcome is Outcome.TKR:
+        limits.append("Replacement is a decision, and not only a state of the joint.")
+    return limits

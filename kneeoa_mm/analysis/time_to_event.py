@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,8 @@ class TimeToEvent:
         event: 1 event, 0 censored, shape (n,).
         persons: Person of each knee, shape (n,).
         left_out: Reason to number of knees.
+        entry_months: When each knee came under observation, before ``months``; None where that is
+            the origin of time for all. Shape (n,).
     """
 
     outcome: Outcome
@@ -41,6 +43,52 @@ class TimeToEvent:
     event: NDArray[np.int64]
     persons: NDArray[np.str_]
     left_out: dict[str, int]
+    entry_months: NDArray[np.float64] | None = None
+
+    def subset(self, kept: NDArray[np.bool_]) -> TimeToEvent:
+        """Some of the knees, (n,)."""
+        return replace(
+            self,
+            rows=self.rows[kept],
+            months=self.months[kept],
+            event=self.event[kept],
+            persons=self.persons[kept],
+            entry_months=None if self.entry_months is None else self.entry_months[kept],
+        )
+
+    def bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The event lies in (lower, upper]; upper is infinite without one. On the same time scale.
+
+        Knees of a table without ``<outcome>_lower_months`` have exact times.
+        """
+        happened = self.event == 1
+        if f"{self.outcome}_lower_months" not in self.rows:
+            return self.months, np.where(happened, self.months, np.inf)
+        lower = self.rows[f"{self.outcome}_lower_months"].to_numpy(np.float64)
+        if self.entry_months is not None:
+            lower = lower + self.entry_months
+        return lower, np.where(happened, self.months, np.inf)
+
+    def has_intervals(self) -> bool:
+        """Some event is known only to lie between two visits."""
+        lower, upper = self.bounds()
+        return bool(np.any((lower < upper) & np.isfinite(upper)))
+
+    def since_birth(self) -> TimeToEvent:
+        """The same knees with age as the time scale; each is under observation since baseline.
+
+        Knees whose age is unknown are left out and counted as ``no_age``.
+
+        Source:
+            Korn, Graubard and Midthune 1997, Am J Epidemiol 145:72.
+        """
+        age_months = 12 * self.rows["age_years"].to_numpy(np.float64)
+        known = ~np.isnan(age_months)
+        left_out = {**self.left_out, "no_age": int((~known).sum())}
+        aged = replace(
+            self, months=age_months + self.months, entry_months=age_months, left_out=left_out
+        )
+        return aged.subset(known)
 
     def with_death(self) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
         """Months and status where death is an event of its own; None where deaths are unknown.
@@ -86,6 +134,7 @@ def read_time_to_event(cohort: pd.DataFrame, outcome: Outcome, *, where: object)
             (is_event & ~np.isfinite(upper), f"an event without {outcome}_upper_months"),
             (is_free & ~np.isfinite(lower), f"no event and no {outcome}_lower_months"),
             (is_event & (upper <= 0), "an event at baseline; such a knee is not at risk"),
+            (is_event & ~np.isfinite(lower), f"an event without {outcome}_lower_months"),
             (is_event & (upper < lower), f"{outcome}_upper_months before {outcome}_lower_months"),
         ],
         outcome,
@@ -101,7 +150,7 @@ def read_time_to_event(cohort: pd.DataFrame, outcome: Outcome, *, where: object)
             where=where,
             fix="choose another outcome or a larger cohort",
         )
-    rows = cohort[kept].reset_index(drop=True)
+    rows = cohort[kept]
     return TimeToEvent(
         outcome,
         rows,
@@ -117,11 +166,7 @@ def _refuse(faults: Sequence[tuple[pd.Series, str]], outcome: Outcome, where: ob
     for broken, rule in faults:
         rows = np.flatnonzero(broken.to_numpy(bool))
         if len(rows):
-            shown = ", ".join(str(row) for row in rows[:_MAX_ROWS_LISTED])
-            more = (
-                f" and {len(rows) - _MAX_ROWS_LISTED} more" if len(rows) > _MAX_ROWS_LISTED else ""
-            )
-            found.append(f"{rule}: row(s) {shown}{more}")
+            found.append(f"{rule}: {rows_named(rows)}")
     if found:
         raise TableError(
             f"The times of {outcome} contradict each other.",
@@ -129,6 +174,18 @@ def _refuse(faults: Sequence[tuple[pd.Series, str]], outcome: Outcome, where: ob
             where=where,
             fix="correct these rows, or build the cohort table anew",
         )
+
+
+def rows_named(rows: Sequence[int] | NDArray[np.int64]) -> str:
+    """Rows in words, the first five of them.
+
+    Example:
+        >>> rows_named([3, 7]), rows_named(range(9))
+        ('row(s) 3, 7', 'row(s) 0, 1, 2, 3, 4 and 4 more')
+    """
+    shown = ", ".join(str(row) for row in rows[:_MAX_ROWS_LISTED])
+    left = len(rows) - _MAX_ROWS_LISTED
+    return f"row(s) {shown}" + (f" and {left} more" if left > 0 else "")
 
 
 @dataclass(frozen=True)

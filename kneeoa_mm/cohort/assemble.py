@@ -22,7 +22,7 @@ from kneeoa_mm.cohort.harmonise import (
 from kneeoa_mm.cohort.history import KneeHistory, OutcomeRecord
 from kneeoa_mm.cohort.images import find_images
 from kneeoa_mm.cohort.outcomes import from_label, has_grade_drop, horizon_of, outcome_records
-from kneeoa_mm.cohort.readings import knee_histories, one_project
+from kneeoa_mm.cohort.readings import knee_histories, one_project, second_readings
 from kneeoa_mm.cohort.search import find_sources
 from kneeoa_mm.cohort_spec import EXCLUDE, CohortSpec
 from kneeoa_mm.errors import InputError
@@ -43,6 +43,7 @@ class Assembled:
     Attributes:
         cohort: One row a knee, schema ``COHORT``.
         readings: KL grade of each knee and visit, schema ``KL_READINGS``.
+        second_readings: KL grade of each knee and visit that another project read, too.
         images: File of each row's image; None where the sources name none.
         histories: What is known of each row's knee.
         attrition: Who was left out.
@@ -51,6 +52,7 @@ class Assembled:
 
     cohort: pd.DataFrame
     readings: pd.DataFrame
+    second_readings: pd.DataFrame
     images: pd.Series | None
     histories: list[KneeHistory]
     attrition: Attrition
@@ -80,18 +82,20 @@ def assemble(tables: Path, spec: CohortSpec, identifiers: Identifiers) -> Assemb
     jsw = one_project(sources.jsw, spec.outcomes.width, spec.jsw_projects)
     attrition = Attrition()
     knees = _select(sources.knees, kl, attrition, tables)
-    histories = knee_histories(knees, kl, jsw, spec)
+    histories = knee_histories(knees, kl, jsw, sources.pain, spec)
     cohort = _with_outcomes(_baseline(knees, kl, jsw, sources), knees, histories, spec)
     for outcome in Outcome:
         attrition.outcome(cohort, outcome)
     images = knees.get("image_path")
     rows = _identified(cohort.assign(image=images), spec.name, identifiers)
     readings = _identified(kl.merge(knees[KNEE], on=KNEE), spec.name, identifiers)
+    twice = second_readings(sources.kl, kl, KL).merge(knees[KNEE], on=KNEE)
     order = rows.pop("row")
     files = rows.pop("image")
     return Assembled(
         check(rows, COHORT),
         check(readings.drop(columns="row"), KL_READINGS),
+        _identified(twice, spec.name, identifiers).drop(columns="row"),
         None if images is None else files,
         [histories[place] for place in order],
         attrition,

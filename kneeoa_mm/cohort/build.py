@@ -49,6 +49,7 @@ def build_cohort(
 
     Writes ``cohort.parquet`` (one row a knee at baseline: clinical factors, readings, outcomes)
     with the export ``cohort.csv``, ``kl_readings.parquet`` (KL grade of each knee at each visit),
+    ``kl_second_readings.csv`` where another project read the same films, too,
     ``folds.parquet`` (and ``folds_by_site.parquet`` where there are sites), ``knees.parquet`` where
     the sources name images, ``attrition.csv`` and ``.svg``, ``table_1/<outcome>.csv``,
     ``sensitivity.csv``, ``observation.json`` and ``config.yaml``. Nothing is written unless all of
@@ -113,12 +114,16 @@ def build_cohort(
 def _write_optional(
     cohort: pd.DataFrame, made: Assembled, out: Path, digest: str
 ) -> dict[str, Path]:
-    """What only some cohorts have: images, and more than one site."""
+    """What only some cohorts have: images, films read twice, and more than one site."""
     written = {}
     if made.images is not None:
         knees = knee_images(cohort, made.images, out)
         path = out / "knees.parquet"
         written["knees"] = write_table(knees, KNEES, path, config_digest=digest)
+    if len(made.second_readings):
+        written["kl_second_readings"] = _write_csv(
+            made.second_readings, out / "kl_second_readings.csv"
+        )
     sites = cohort[["subject_id", "site"]].drop_duplicates()
     if sites["site"].nunique() > 1 and sites["site"].notna().all():
         path = out / "folds_by_site.parquet"

@@ -80,6 +80,9 @@ RULES: dict[str, pa.Column] = {
             "matched_pair",
         )
     },
+    "womac_pain": pa.Column(
+        float, pa.Check.in_range(0, 20, error="WOMAC pain must lie in 0 to 20")
+    ),
     "jsw_fixed_mm": COHORT.rules.columns["mjsw_medial_mm"],
     "subject_id": pa.Column(
         str, pa.Check.str_matches(r"^[^:\s]+$", error="must hold neither colons nor spaces")

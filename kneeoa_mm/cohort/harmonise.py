@@ -20,6 +20,7 @@ KNEE = ["subject_id", "laterality"]
 PROJECT = "reading_project"
 KL = "kl_grade"
 JSW = "mjsw_medial_mm"
+PAIN = "womac_pain"
 MISSING = "_missing"
 UNNAMED_PROJECT = 0
 """The reading project of a cohort that names none."""
@@ -27,7 +28,7 @@ UNNAMED_PROJECT = 0
 _LINE = "line"
 _ATTENDED = "attended"
 _NEVER_CODED = ("subject_id", "image_path")
-_READINGS = (KL, "oarsi_jsn_medial", "oarsi_jsn_lateral", JSW)
+_READINGS = (KL, "oarsi_jsn_medial", "oarsi_jsn_lateral", JSW, PAIN)
 _ABSENT_COLUMN = "not in this release"
 _ABSENT_TABLE = "the table is not there"
 _ABSENT_ROW = "no row in the table"
@@ -41,12 +42,14 @@ class Harmonised(NamedTuple):
         knees: One row a knee of every enrolled subject: factors and events.
         kl: One row a KL reading.
         jsw: One row a reading of joint-space width.
+        pain: One row a knee and visit at which pain was asked for.
         notes: What a person should know of the tables.
     """
 
     knees: pd.DataFrame
     kl: pd.DataFrame
     jsw: pd.DataFrame
+    pain: pd.DataFrame
     notes: tuple[str, ...]
 
 
@@ -66,7 +69,7 @@ def harmonise(sources: list[Source], spec: CohortSpec) -> Harmonised:
         strangers = set(frame["subject_id"]) - set(enrolled)
         if strangers:
             notes.append(f"{name}: {len(strangers)} subject(s) are not in {ENROLLEES}, left out")
-        if name != ENROLLEES and not {KL, JSW, _ATTENDED} & set(frame):
+        if name != ENROLLEES and not {KL, JSW, PAIN, _ATTENDED} & set(frame):
             keys = KNEE if "laterality" in frame else ["subject_id"]
             columns = [column for column in frame if column not in ("months", *KEYS)]
             knees = _join(knees, frame[[*keys, *columns]], keys)
@@ -74,6 +77,7 @@ def harmonise(sources: list[Source], spec: CohortSpec) -> Harmonised:
         _with_last_contact(_with_every_factor(knees, spec), tables),
         _readings(tables, KL),
         _measured(_readings(tables, JSW)),
+        _readings(tables, PAIN),
         tuple(notes),
     )
 

@@ -22,6 +22,8 @@ class Reason(StrEnum):
     """Not at risk: the definition leaves out this grade."""
     BASELINE_JSW_BELOW_THRESHOLD = "baseline_jsw_below_threshold"
     """Not at risk: less joint space at baseline than the loss that counts."""
+    BASELINE_PAIN_TOO_HIGH = "baseline_pain_too_high"
+    """Not at risk: the pain score at baseline leaves no room for the rise that counts."""
     REPLACED = "replaced"
     """The knee was replaced before the horizon (or at an unknown time, and never read there)."""
     DIED = "died"
@@ -45,6 +47,7 @@ NOT_AT_RISK = (
     Reason.BASELINE_KL_4,
     Reason.BASELINE_KL_NOT_ELIGIBLE,
     Reason.BASELINE_JSW_BELOW_THRESHOLD,
+    Reason.BASELINE_PAIN_TOO_HIGH,
 )
 
 
@@ -56,6 +59,7 @@ class KneeHistory:
         kl_grades: Months since baseline to KL grade, all from one reading project.
         mjsw_medial_mm: Months to minimum medial joint-space width (or the width at a fixed location
             where the cohort asks for that), all from one project; bone on bone is 0.
+        womac_pain: Months to WOMAC pain score, 0 to 20, of the visits at which it was answered.
         jsw_not_comparable: Months at which the reader flagged a position unlike the baseline's.
         is_replaced: A replacement was adjudicated or seen on film.
         is_total: Whether it was total; None where the kind is unknown.
@@ -69,6 +73,7 @@ class KneeHistory:
 
     kl_grades: Mapping[int, int] = field(default_factory=dict)
     mjsw_medial_mm: Mapping[int, float] = field(default_factory=dict)
+    womac_pain: Mapping[int, float] = field(default_factory=dict)
     jsw_not_comparable: frozenset[int] = frozenset()
     is_replaced: bool = False
     is_total: bool | None = None
@@ -134,7 +139,7 @@ def follow_up(
     }
 
 
-def radiographic(
+def read_at_visits(
     knee: KneeHistory,
     *,
     value: int | None,
@@ -143,7 +148,7 @@ def radiographic(
     horizon_months: int,
     is_flagged: bool = False,
 ) -> OutcomeRecord:
-    """Assemble the record of an outcome that is read from films, censored at the last of them."""
+    """Assemble the record of an outcome that is read at visits, censored at the last of them."""
     reason = None if value is not None else _why_not_read(knee, horizon_months, is_flagged)
     return OutcomeRecord(
         value,

@@ -12,7 +12,7 @@ from kneeoa_mm.cohort.history import (
     OutcomeRecord,
     Reason,
     follow_up,
-    radiographic,
+    read_at_visits,
 )
 
 JSL_THRESHOLD_MM = 0.7
@@ -51,7 +51,7 @@ def jsl_48m(
     films = _loss_by_film(knee, threshold_mm, horizon_months)
     last_free = max([0, *(months for months, is_lost in films.items() if not is_lost)])
     value = films.get(horizon_months)
-    return radiographic(
+    return read_at_visits(
         knee,
         value=None if value is None else int(value),
         last_free=last_free,
@@ -92,7 +92,7 @@ def jsl_fnih(
     first_event = min((m for m in months_read if films.get(m)), default=None)
     before = horizon_months + 1 if first_event is None else first_event
     value = 1 if first_event is not None else 0 if horizon_months in films else None
-    return radiographic(
+    return read_at_visits(
         knee,
         value=value,
         last_free=max([0, *(m for m, is_lost in films.items() if not is_lost and m < before)]),

@@ -15,9 +15,10 @@ from kneeoa_mm.cohort.history import (
     OutcomeRecord,
     Reason,
     follow_up,
-    radiographic,
+    read_at_visits,
 )
 from kneeoa_mm.cohort.joint_space_loss import jsl_48m, jsl_fnih, jsl_or_kr_48m
+from kneeoa_mm.cohort.pain import pain_progression
 from kneeoa_mm.cohort_spec import OutcomesSpec
 from kneeoa_mm.records import Outcome
 
@@ -59,7 +60,7 @@ def kl_progression(
     first_event = min((months for months, event in films.items() if event), default=None)
     before = [months for months in films if first_event is None or months < first_event]
     value = 1 if first_event is not None else 0 if horizon_months in films else None
-    return radiographic(
+    return read_at_visits(
         knee,
         value=value,
         last_free=max(before, default=0),
@@ -195,6 +196,10 @@ def outcome_records(
             for knee in histories
         ],
         Outcome.TKR: [tkr(knee, horizon_months=spec.tkr_horizon_months) for knee in histories],
+        Outcome.PAIN_PROGRESSION: [
+            pain_progression(knee, threshold=spec.pain_threshold, months_asked=spec.pain_months)
+            for knee in histories
+        ],
     }
 
 
@@ -204,5 +209,6 @@ def horizon_of(outcome: Outcome, spec: OutcomesSpec) -> int:
         Outcome.KL_PROGRESSION: spec.kl_horizon_months,
         Outcome.TKR: spec.tkr_horizon_months,
         Outcome.JSL_FNIH: max(spec.fnih_months),
+        Outcome.PAIN_PROGRESSION: max(spec.pain_months),
     }
     return horizons.get(outcome, HORIZON_MONTHS)

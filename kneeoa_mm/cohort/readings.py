@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from kneeoa_mm.cohort.columns import CONFIRMED, REPORTED, TOTAL
-from kneeoa_mm.cohort.harmonise import KL, KNEE, PROJECT
+from kneeoa_mm.cohort.harmonise import KL, KNEE, PAIN, PROJECT
 from kneeoa_mm.cohort.history import HORIZON_MONTHS, KneeHistory, months_from_days
 from kneeoa_mm.cohort_spec import CohortSpec
 
@@ -59,8 +59,34 @@ def one_project(
     return kept.sort_values([*KNEE, "months"], ignore_index=True)
 
 
+def second_readings(readings: pd.DataFrame, kept: pd.DataFrame, value: str) -> pd.DataFrame:
+    """The same knee and visit read once more, by another project.
+
+    Args:
+        readings: One row a reading, of all projects.
+        kept: Those that ``one_project`` kept.
+        value: Name of the column that was read.
+
+    Returns:
+        One row a knee and visit that was read twice: ``value``, and the other project's as
+        ``second_<value>``; of several others, that with the lowest number.
+    """
+    others = readings.loc[readings[value].notna(), [*KNEE, "months", PROJECT, value]]
+    twice = kept[[*KNEE, "months", PROJECT, value]].merge(
+        others, on=[*KNEE, "months"], suffixes=("", "_second")
+    )
+    twice = twice[twice[PROJECT] != twice[f"{PROJECT}_second"]].sort_values(f"{PROJECT}_second")
+    first: pd.DataFrame = twice.drop_duplicates([*KNEE, "months"])
+    renamed = first.rename(columns={f"{value}_second": f"second_{value}"})
+    return renamed[[*KNEE, "months", value, f"second_{value}"]].astype({f"second_{value}": "Int64"})
+
+
 def knee_histories(
-    knees: pd.DataFrame, kl: pd.DataFrame, jsw: pd.DataFrame, spec: CohortSpec
+    knees: pd.DataFrame,
+    kl: pd.DataFrame,
+    jsw: pd.DataFrame,
+    pain: pd.DataFrame,
+    spec: CohortSpec,
 ) -> list[KneeHistory]:
     """The history of each knee, in the order of ``knees``.
 
@@ -68,12 +94,14 @@ def knee_histories(
         knees: One row a knee, with the events that the cohort's outcomes file tells.
         kl: KL readings, one project a knee.
         jsw: Readings of joint-space width, one project a knee.
+        pain: Scores of WOMAC pain.
         spec: Which width is lost, and the visits.
     """
     width = spec.outcomes.width
     visits = sorted(spec.visits.values())
     grades = _by_knee(kl, KL, int)
     widths_mm = _by_knee(jsw, width, float)
+    scores = _by_knee(pain[pain[PAIN].notna()], PAIN, float)
     flagged: dict[tuple[str, str], dict[int, float]] = {}
     if "position_differs" in jsw:
         flagged = _by_knee(jsw[jsw["position_differs"].eq(1).fillna(False)], width, float)
@@ -84,6 +112,7 @@ def knee_histories(
             KneeHistory(
                 kl_grades=grades.get(knee, {}),
                 mjsw_medial_mm=widths_mm.get(knee, {}),
+                womac_pain=scores.get(knee, {}),
                 jsw_not_comparable=frozenset(flagged.get(knee, {})),
                 **_events(row, visits),
             )

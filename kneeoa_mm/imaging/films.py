@@ -19,7 +19,7 @@ from kneeoa_mm.imaging.laterality import SidedJoint, assign_sides, is_made_for_t
 from kneeoa_mm.imaging.lettering import shows_text
 from kneeoa_mm.imaging.pictures import is_picture, read_picture
 from kneeoa_mm.imaging.quality import QCFlag, image_flags, is_cut_off, place_flags
-from kneeoa_mm.imaging.radiograph import Radiograph, crop, pixel_digest
+from kneeoa_mm.imaging.radiograph import Pixels, Radiograph, crop, pixel_digest
 from kneeoa_mm.records import Box, Laterality, PixelSpacing, SpacingSource, View
 
 _FRONTAL_VIEWS = {View.PA_FIXED_FLEXION, View.AP, View.UNKNOWN}
@@ -120,6 +120,17 @@ def process_film(
         len(film.stated_sides) > len(joints),
         _digests(film),
     )
+
+
+def read_greys(path: Path, config: PreprocessConfig) -> Pixels:
+    """The greys of a film, as the boxes of its knees lie on it, (rows, columns).
+
+    Raises:
+        ItemError: The film is refused, as in :func:`process_film`.
+    """
+    film = _read(path, config)
+    _refuse(film, config)
+    return film.pixels
 
 
 def _digests(film: Radiograph) -> dict[str, str]:

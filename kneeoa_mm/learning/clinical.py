@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from kneeoa_mm.errors import InputError
 
-CATEGORICAL = {"sex", "race", "kl_grade", "site"}
+CATEGORICAL = {"sex", "race", "kl_grade", "contralateral_kl_grade", "site"}
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ClinicalEncoding:
         for name in map(str, factors):
             known = factors[name].dropna()
             if name in CATEGORICAL:
-                categorical[name] = sorted(known.astype(str).unique())
+                categorical[name] = sorted(set(_texts(known)))
             else:
                 values = known.astype(float)
                 # a constant factor carries nothing and must not divide by zero
@@ -86,10 +86,27 @@ class ClinicalEncoding:
             missing = np.isnan(values)
             columns += [np.where(missing, 0.0, (values - mean) / scale), missing]
         for name, categories in self.categorical.items():
-            texts = self._column(factors, name).astype("string")
+            texts = _texts(self._column(factors, name))
             matches = [(texts == category).fillna(False).to_numpy(bool) for category in categories]
             columns += [*matches, ~np.any(matches, axis=0)]
         return np.stack(columns, axis=1).astype(np.float32)
+
+    def unknown_categories(self, factors: pd.DataFrame) -> dict[str, pd.Series]:
+        """Categories that training never saw, which count as missing.
+
+        Args:
+            factors: One row a knee.
+
+        Returns:
+            Name of a factor to its unknown texts, with the index of ``factors``.
+        """
+        found = {}
+        for name, categories in self.categorical.items():
+            texts = _texts(self._column(factors, name)).dropna()
+            strange = texts[~texts.isin(list(categories))]
+            if len(strange):
+                found[name] = strange
+        return found
 
     @staticmethod
     def _column(factors: pd.DataFrame, name: str) -> pd.Series:
@@ -98,6 +115,13 @@ class ClinicalEncoding:
     def to_card(self) -> dict[str, Any]:
         """Plain values for a model card."""
         return asdict(self)
+
+
+def _texts(values: pd.Series) -> pd.Series:
+    """Categories as texts: a grade is ``2``, whether a table holds it as 2, 2.0 or a text."""
+    if pd.api.types.is_numeric_dtype(values):
+        return values.map(lambda value: f"{value:g}", na_action="ignore").astype("string")
+    return values.astype("string")
 
 
 def read_clinical(source: Path) -> pd.DataFrame:

@@ -13,14 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from torch import Tensor
 
 from kneeoa_mm.errors import ModelFolderError
-from kneeoa_mm.learning.dataset import Batches
+from kneeoa_mm.learning.features import encode
 from kneeoa_mm.learning.networks import Network
 from kneeoa_mm.model_folder import Preprocessing
 from kneeoa_mm.run_folder import atomic_path
@@ -31,7 +30,6 @@ MIN_KNEES = 200
 _COMPONENTS = 32
 _SLACK = 1.001
 """The strangest of them must not lie beyond its own limit, in any batch and on any machine."""
-_BATCH_SIZE = 8
 
 Features = NDArray[np.float32]
 
@@ -169,12 +167,9 @@ def learn(
     """
     if min(len(training), len(unseen)) < MIN_KNEES:
         return None
-    network = network.to(device).to(memory_format=torch.channels_last).eval()
-
-    def features(rows: NDArray[np.int64]) -> Features:
-        batches = Batches({"images": images}, rows, contract, batch_size=_BATCH_SIZE)
-        with torch.inference_mode():
-            parts = [network.encoder(batch["images"].to(device)).float().cpu() for batch in batches]
-        return torch.cat(parts).numpy()
-
-    return fit(features(training), features(unseen))
+    return fit(
+        *(
+            encode(network, images, contract, rows, device=device)[:, 0].numpy()
+            for rows in (training, unseen)
+        )
+    )

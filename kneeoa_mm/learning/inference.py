@@ -15,23 +15,24 @@ from safetensors.torch import load
 from torch import Tensor
 
 from kneeoa_mm.errors import KneeOAError, ModelFolderError
+from kneeoa_mm.learning.batches import Batches
 from kneeoa_mm.learning.calibration import Calibration, at_temperature
 from kneeoa_mm.learning.clinical import ClinicalEncoding
 from kneeoa_mm.learning.conformal import prediction_sets, set_texts
-from kneeoa_mm.learning.dataset import Batches, load_images
+from kneeoa_mm.learning.dataset import load_images
 from kneeoa_mm.learning.ensemble import EnsembleRules, vote
 from kneeoa_mm.learning.familiarity import Familiarity
+from kneeoa_mm.learning.features import BATCH_SIZES
 from kneeoa_mm.learning.framing import Framing
 from kneeoa_mm.learning.image_cache import cached_images
+from kneeoa_mm.learning.losses import grade_targets
 from kneeoa_mm.learning.memory import enough_memory
-from kneeoa_mm.learning.networks import Network, build_network
+from kneeoa_mm.learning.networks import WITHOUT_READING, Network, build_network
 from kneeoa_mm.learning.views import ITSELF, Views
 from kneeoa_mm.model_folder import ModelCard, Preprocessing, member_folders, read_model
 from kneeoa_mm.records import KL_CLASSES, PredictionStatus, Reject
 
 ENSEMBLE_FILE = "ensemble.json"
-_BATCH_SIZES = {"cpu": 8, "cuda": 64}
-"""On a CPU what a larger batch needs leaves the cache: 64 took twice as long as eight times 8."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ class Model:
         """How clinical factors enter; None for an image-only model."""
         return ClinicalEncoding(**self.card.clinical) if self.card.clinical else None
 
+    @property
+    def takes_reading(self) -> bool:
+        """Whether progression sees the read grade, where there is one."""
+        return self.card.architecture.get("kl_input") == "read"
+
 
 @dataclass(frozen=True)
 class Ensemble:
@@ -65,9 +71,8 @@ class Ensemble:
     @property
     def outcome_column(self) -> str | None:
         """The progression outcome that it predicts; None for a KL grader."""
-        names = self.members[0].card.outputs
-        other = (name for name in names if not name.startswith("kl_prob_"))
-        return next((name.removesuffix("_prob") for name in other), None)
+        names = (name for name in self.members[0].card.outputs if name.endswith("_prob"))
+        return next((name.removesuffix("_prob") for name in names), None)
 
 
 def load_model(folder: Path) -> Model:
@@ -159,8 +164,8 @@ def ask_member(
 
     Args:
         model: The member.
-        arrays: ``images`` as bytes (n, S, S), prepared by this model's contract, and ``clinical``
-            (n, F) where it wants them.
+        arrays: ``images`` as bytes (n, S, S), prepared by this model's contract, and the
+            ``further_inputs`` that it wants.
         device: ``auto``, ``cpu`` or ``cuda``.
         views: What to average probabilities over; familiar or not is the image itself.
 
@@ -175,7 +180,7 @@ def ask_member(
     watch = network.encoder.register_forward_hook(lambda _, __, found: features.append(found))
     try:
         with torch.inference_mode(), enough_memory("close other programs, or add --device cpu"):
-            size = _BATCH_SIZES[device]
+            size = BATCH_SIZES[device]
             for cpu_batch in Batches(arrays, rows, model.card.preprocessing, batch_size=size):
                 features.clear()
                 batch = {name: value.to(device) for name, value in cpu_batch.items()}
@@ -201,9 +206,33 @@ def _strangeness(model: Model, features: Tensor) -> NDArray[np.float64]:
 def to_probabilities(outputs: dict[str, Tensor]) -> Tensor:
     """Probabilities (B, outputs) of a network's outputs, in the order of ``card.outputs``."""
     grades = outputs["kl_logits"].float().softmax(dim=1)
-    if "jsl_logit" not in outputs:
+    if "jsl_probs" not in outputs:
         return grades
-    return torch.cat([grades, outputs["jsl_logit"].float().sigmoid().unsqueeze(1)], dim=1)
+    return torch.cat([grades, outputs["jsl_probs"].float()], dim=1)
+
+
+def further_inputs(
+    model: Model, knees: pd.DataFrame, clinical: pd.DataFrame | None
+) -> dict[str, Tensor]:
+    """What a member wants of each knee beside its image.
+
+    Args:
+        model: The member.
+        knees: With the read ``kl_grade``, where it is known.
+        clinical: Clinical factors, one row a knee in the same order; None where nothing is known.
+
+    Returns:
+        ``clinical`` (n, F) for a fused model, and ``kl_read`` (n, 5) for one with the reading.
+    """
+    inputs: dict[str, Tensor] = {}
+    if model.clinical is not None:
+        factors = pd.DataFrame(index=knees.index) if clinical is None else clinical
+        inputs["clinical"] = torch.from_numpy(model.clinical.transform(factors))
+    if model.takes_reading:
+        read = knees.get("kl_grade", pd.Series(pd.NA, index=knees.index))
+        grades = pd.to_numeric(read).to_numpy(np.float64, na_value=np.nan)
+        inputs["kl_read"] = grade_targets(grades)
+    return inputs
 
 
 class ImageStore:
@@ -256,7 +285,8 @@ def predict_knees(
 
     Args:
         ensemble: The model.
-        knees: Rows of ``sources.read_knees``.
+        knees: Rows of ``sources.read_knees``, with the read ``kl_grade`` where it is known: a model
+            that was trained with the reading says in ``kl_input`` whether it had one.
         clinical: Clinical factors, one row a knee in the same order, for a fused model; what is
             missing is imputed by the rule that the model learnt.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -268,10 +298,8 @@ def predict_knees(
     subjects = knees["subject_id"].astype(str)
     answers, seen, chosen_on = [], [], []
     for member in ensemble.members:
-        arrays = {"images": store.get(member.card.preprocessing)}
-        if member.clinical is not None:
-            factors = pd.DataFrame(index=knees.index) if clinical is None else clinical
-            arrays["clinical"] = torch.from_numpy(member.clinical.transform(factors))
+        images = {"images": store.get(member.card.preprocessing)}
+        arrays = images | further_inputs(member, knees, clinical)
         answers.append(ask_member(member, arrays, device=device, views=ensemble.views))
         known = member.card.seen_subjects
         seen.append(subjects.isin(known.in_training(set(subjects))).to_numpy())
@@ -291,7 +319,8 @@ def predict_knees(
     predictions["framing"] = [framing and str(framing) for framing in store.framing]
     strangeness = np.array([answer.strangeness for answer in answers])
     strange = np.average(strangeness, axis=0, weights=has_say) > 1
-    predicted = {*ensemble.members[0].card.outputs, "kl_grade_pred", "kl_set", "framing"}
+    answered = {"kl_grade_pred", "kl_set", "framing", "kl_input"}
+    predicted = {*ensemble.members[0].card.outputs, *answered}
     predicted_columns = [name for name in predictions if name in predicted]
     for lost, status in (
         (strange, PredictionStatus.NOT_A_KNEE),
@@ -352,6 +381,9 @@ def assemble(
     if rules:
         frame["kl_set"] = set_texts(prediction_sets(mean[:, grades], rules, predicted))
     frame["seen_in_training"] = False
+    if any(name.endswith(WITHOUT_READING) for name in outputs):
+        is_read = knees.get("kl_grade", pd.Series(pd.NA, index=knees.index)).notna()
+        frame["kl_input"] = np.where(is_read, "read", "none")
     for truth in ("kl_grade", *(name.removesuffix("_prob") for name in outputs)):
         if truth in knees:
             frame[truth] = knees[truth].to_numpy()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,9 @@ from kneeoa_mm.learning.calibration import Calibration, CrossFit, cross_fit
 from kneeoa_mm.learning.conformal import SetRule
 from kneeoa_mm.learning.curves import plot_history
 from kneeoa_mm.learning.ensemble import EnsembleRules
+from kneeoa_mm.learning.familiarity import Familiarity
+from kneeoa_mm.learning.features import cached_features
+from kneeoa_mm.learning.fitting import fit
 from kneeoa_mm.learning.inference import (
     ENSEMBLE_FILE,
     Model,
@@ -30,9 +33,9 @@ from kneeoa_mm.learning.inference import (
     load_model,
     predict_member,
 )
+from kneeoa_mm.learning.job import Job
 from kneeoa_mm.learning.memory import enough_memory
 from kneeoa_mm.learning.splits import Split
-from kneeoa_mm.learning.training import Job, fit
 from kneeoa_mm.learning.views import ITSELF, Views
 from kneeoa_mm.metrics import persons_of
 from kneeoa_mm.model_folder import CARD_FILE, ModelCard, SeenSubjects, write_model
@@ -52,11 +55,15 @@ class Plan:
         job: What to train; its arrays have one row for each knee of the run.
         split: Rows to learn from, to choose on and to report.
         card: What the model card says beyond what the job knows.
+        frozen_encoder: Where heads alone learn, what tells the encoder from others: they learn on
+            features that are computed once, of the views over which predictions average, instead
+            of on images that are varied at random. Empty where the encoder learns.
     """
 
     job: Job
     split: Split
     card: dict[str, Any]
+    frozen_encoder: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,10 @@ def train_run(
         The predictions that the run reports, and role to path of its outputs.
     """
     subjects = knees["subject_id"].astype(str)
-    models = [_train_member(plan, subjects, config_digest, out, device=device) for plan in plans]
+    models = [
+        _train_member(plan, subjects, config_digest, out, views=voting.views, device=device)
+        for plan in plans
+    ]
     reported, probabilities = _reported(plans, models, knees, voting.views, device=device)
     taught = _calibrate(reported, probabilities, voting.sets)
     calibrations = taught.of_knee if taught else [Calibration()] * len(reported)
@@ -154,7 +164,13 @@ def member_name(number: int, backbone: str, split: Split) -> str:
 
 
 def _train_member(
-    plan: Plan, subjects: pd.Series, config_digest: str, out: Path, *, device: str
+    plan: Plan,
+    subjects: pd.Series,
+    config_digest: str,
+    out: Path,
+    *,
+    views: Views,
+    device: str,
 ) -> Model:
     """Train one member and write its folder; one that is finished already is read instead."""
     job, split = plan.job, plan.split
@@ -165,22 +181,22 @@ def _train_member(
     checkpoints = out / "checkpoints" / job.name
     checkpoints.mkdir(parents=True, exist_ok=True)
     with enough_memory("lower train.batch_size, or the member's image_size_px"):
+        if plan.frozen_encoder:
+            features = cached_features(
+                job, plan.frozen_encoder, checkpoints.parent, views, device=choose_device(device)
+            )
+            labels = {name: each for name, each in job.arrays.items() if name != "images"}
+            job = replace(job, arrays=labels | {"features": features}, image_file=None)
         record = fit(job, checkpoints, device=device)
     write_history(pd.DataFrame(record.history), folder / HISTORY_FILE)
-    known = familiarity.learn(
-        job.network,
-        job.arrays["images"],
-        job.contract,
-        training=split.train,
-        unseen=split.report,
-        device=choose_device(device),
-    )
+    known = _familiar(plan, job, device=choose_device(device))
+    chosen_on = split.val if job.config.chooses_epoch else split.val[:0]
     card = ModelCard(
         architecture=job.network.architecture,
         preprocessing=job.contract,
         fold=split.fold,
         seen_subjects=SeenSubjects.of(
-            subjects.iloc[split.train], subjects.iloc[split.val], salt=secrets.token_bytes(16)
+            subjects.iloc[split.train], subjects.iloc[chosen_on], salt=secrets.token_bytes(16)
         ),
         metrics={k: v for k, v in record.best_metrics.items() if v is not None},
         config_digest=config_digest,
@@ -190,6 +206,22 @@ def _train_member(
     state = {name: value.contiguous() for name, value in job.network.state_dict().items()}
     write_model(folder, card, save(state))
     return load_model(folder)
+
+
+def _familiar(plan: Plan, learnt: Job, *, device: str) -> Familiarity | None:
+    """What tells knees from other pictures, of a job that was learnt."""
+    split = plan.split
+    if plan.frozen_encoder:
+        itself = learnt.arrays["features"][:, 0].numpy()
+        return familiarity.fit(itself[split.train], itself[split.report])
+    return familiarity.learn(
+        learnt.network,
+        learnt.arrays["images"],
+        learnt.contract,
+        training=split.train,
+        unseen=split.report,
+        device=device,
+    )
 
 
 def write_history(history: pd.DataFrame, path: Path) -> Path:

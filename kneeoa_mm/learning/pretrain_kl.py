@@ -15,9 +15,11 @@ from kneeoa_mm.folds import make_folds
 from kneeoa_mm.learning.backbones import find_weights, load_pretrained
 from kneeoa_mm.learning.ballots import RULES
 from kneeoa_mm.learning.conformal import SetRule
+from kneeoa_mm.learning.fitting import check_precision
 from kneeoa_mm.learning.framing import framing_notes
 from kneeoa_mm.learning.heads import head_of
 from kneeoa_mm.learning.inference import ImageStore
+from kneeoa_mm.learning.job import Job, Metrics, Outputs
 from kneeoa_mm.learning.losses import GradeLoss, grade_targets, grade_weights
 from kneeoa_mm.learning.members import (
     KL_OUTPUTS,
@@ -31,7 +33,6 @@ from kneeoa_mm.learning.members import (
 from kneeoa_mm.learning.networks import KLNetwork
 from kneeoa_mm.learning.sources import add_kl_readings, read_knees
 from kneeoa_mm.learning.splits import Split, cross_validation, train_and_val
-from kneeoa_mm.learning.training import Job, Metrics, Outputs, check_precision
 from kneeoa_mm.learning.views import Views
 from kneeoa_mm.metrics import GRADE_METRICS, estimate
 from kneeoa_mm.metrics import GRADE_PROBABILITY_METRICS as PROBABILITY_METRICS

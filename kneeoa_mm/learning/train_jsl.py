@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
 
 from kneeoa_mm import tables
 from kneeoa_mm.config import TrainJSLConfig
-from kneeoa_mm.errors import InputError, LeakError
+from kneeoa_mm.errors import LeakError
 from kneeoa_mm.learning.clinical import ClinicalEncoding
+from kneeoa_mm.learning.fitting import check_precision
 from kneeoa_mm.learning.framing import framing_notes
 from kneeoa_mm.learning.heads import check_head
 from kneeoa_mm.learning.inference import Ensemble, ImageStore, Model, load_ensemble
-from kneeoa_mm.learning.losses import GradeLoss, grade_targets, progression_loss
+from kneeoa_mm.learning.job import Job, Metrics, Outputs
+from kneeoa_mm.learning.losses import GradeLoss
 from kneeoa_mm.learning.members import (
     KL_OUTPUTS,
     Plan,
@@ -28,14 +27,15 @@ from kneeoa_mm.learning.members import (
     train_run,
     write_rejects,
 )
-from kneeoa_mm.learning.networks import ProgressionNetwork
+from kneeoa_mm.learning.networks import WITHOUT_READING, ProgressionNetwork
 from kneeoa_mm.learning.pretrain_kl import score_grades, summarise_grades
+from kneeoa_mm.learning.progression_loss import ProgressionLoss
 from kneeoa_mm.learning.sources import read_knees
 from kneeoa_mm.learning.splits import Split, cross_validation
-from kneeoa_mm.learning.training import Job, Metrics, Outputs, check_precision
+from kneeoa_mm.learning.study import factor_names, join_cohort, labels_of, refuse_unteachable
 from kneeoa_mm.learning.views import Views
 from kneeoa_mm.metrics import BINARY_METRICS, estimate
-from kneeoa_mm.records import KneeKey, StageResult
+from kneeoa_mm.records import StageResult
 from kneeoa_mm.run_folder import open_run, refuse_taken
 
 
@@ -71,23 +71,22 @@ def train_jsl(
     """
     check_precision(config.train, device)
     refuse_taken(out, config.to_yaml(), overwrite=overwrite, resume=resume)
-    joined, counts = join_cohort(read_knees(knees), cohort, str(config.outcome))
+    joined, counts, notes = join_cohort(read_knees(knees), cohort, config)
     fold_file = folds or cohort / "folds.parquet"
     fold_table = tables.read_table(fold_file, tables.FOLDS)
     chooses = config.train.chooses_epoch
     splits = cross_validation(joined, fold_table, chooses=chooses, where=fold_file)
-    events = joined[str(config.outcome)].astype("Float64").to_numpy(float, na_value=np.nan)
-    _refuse_eventless(splits, events, config)
+    refuse_unteachable(splits, labels_of(joined, config), config)
     kl_run = load_ensemble(encoder)
     check_head(config.train.kl_loss, kl_run.members[0].network.kl_head.kind)
     encoders = [_unseen_encoder(kl_run, split, joined, encoder) for split in splits]
-    factors = _factor_names(config, joined)
+    factors = factor_names(config, joined)
 
     with open_run(out, config_yaml=config.to_yaml(), overwrite=overwrite, resume=resume):
         tables.write_table(fold_table, tables.FOLDS, out / "folds.parquet")
         store = ImageStore(joined, cache=out / "checkpoints")
         plans = [
-            _plan(joined, split, source, store, factors, events, config)
+            _plan(joined, split, source, store, factors, config)
             for split, source in zip(splits, encoders, strict=True)
         ]
         predictions, outputs = train_run(
@@ -106,68 +105,10 @@ def train_jsl(
         outputs=outputs,
         counts=counts | {"members": len(plans), "clinical_factors": len(factors)},
         failed=len(store.rejects),
-        notes=framing_notes(store.framing, contract.field_of_view_plateau_widths),
-        figures={
-            f"{config.outcome}, {reported_part(splits[0], config.train)}": _summary(
-                predictions, config
-            ),
-            f"KL, {reported_part(splits[0], config.train)}": summarise_grades(predictions),
-        },
+        notes=notes + framing_notes(store.framing, contract.field_of_view_plateau_widths),
+        figures=_figures(predictions, str(config.outcome), reported_part(splits[0], config.train)),
         next_step=f"kneeoa-mm evaluate {outputs['predictions']} --out {out / 'evaluation'}",
     )
-
-
-def join_cohort(
-    knees: pd.DataFrame, cohort: Path, outcome: str
-) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Join baseline images with the cohort's factors, grades and outcome.
-
-    Args:
-        knees: Rows of ``read_knees``.
-        cohort: Output folder of ``cohort``.
-        outcome: Column of the outcome.
-
-    Returns:
-        One row a knee that has an image and a grade or the outcome, and what was counted.
-
-    Raises:
-        InputError: There is no such knee with the outcome.
-    """
-    table = tables.read_table(cohort / "cohort.parquet", tables.COHORT)
-    images = knees[[KneeKey.parse(knee).copy == 1 for knee in knees["knee_id"]]]
-    columns = ["knee_id", "image_path", "mirror", "field_of_view_plateau_widths"]
-    joined = table.merge(images[columns], on="knee_id", validate="one_to_one")
-    useful = joined[outcome].notna() | joined["kl_grade"].notna()
-    joined = joined[useful].sort_values("knee_id", ignore_index=True)
-    known = int(joined[outcome].notna().sum())
-    if known == 0:
-        raise InputError(
-            f"No knee has both an image and the outcome {outcome}.",
-            expected=f"knee_id such as {table['knee_id'].iloc[0] if len(table) else '(no rows)'}",
-            found=f"images such as {knees['knee_id'].iloc[0]}",
-            where=cohort,
-            fix="preprocess and cohort must use the same --cohort name and the same --ids",
-        )
-    counts = {
-        "cohort_knees": len(table),
-        "with_image": len(joined),
-        "with_outcome": known,
-        "events": int((joined[outcome] == 1).sum()),
-    }
-    return joined, counts
-
-
-def _refuse_eventless(splits: list[Split], events: np.ndarray, config: TrainJSLConfig) -> None:
-    for split in splits:
-        for name in ("train", "val") if config.train.chooses_epoch else ("train",):
-            found = {value for value in events[getattr(split, name)] if not np.isnan(value)}
-            if len(found) < 2:
-                raise InputError(
-                    f"A part to {name} lacks events or non-events of {config.outcome}.",
-                    expected="both in every part",
-                    found=f"{sorted(found)} with fold {split.fold} held out",
-                    fix="use fewer folds or more subjects",
-                )
 
 
 def _unseen_encoder(kl_run: Ensemble, split: Split, knees: pd.DataFrame, where: Path) -> Model:
@@ -185,90 +126,73 @@ def _unseen_encoder(kl_run: Ensemble, split: Split, knees: pd.DataFrame, where: 
     )
 
 
-def _factor_names(config: TrainJSLConfig, knees: pd.DataFrame) -> list[str]:
-    names = [*config.clinical_factors] if config.fuse_clinical else []
-    unknown = [name for name in names if name not in knees]
-    if unknown:
-        raise InputError(
-            "The cohort has no such clinical factor.",
-            expected="columns of cohort.parquet",
-            found=", ".join(unknown),
-            fix="correct clinical_factors",
-        )
-    if "kl_grade" in names:
-        raise InputError(
-            "The grade is no clinical factor.",
-            found="kl_grade in clinical_factors",
-            fix="use --set kl_as_input=true, which keeps it away from the KL head",
-        )
-    return [*names, "kl_grade"] if config.kl_as_input else names
-
-
 def _plan(
     knees: pd.DataFrame,
     split: Split,
     source: Model,
     store: ImageStore,
     factors: list[str],
-    events: np.ndarray,
     config: TrainJSLConfig,
 ) -> Plan:
     contract = source.card.preprocessing
-    arrays = {
-        "images": store.get(contract),
-        "kl_target": grade_targets(knees["kl_grade"].to_numpy(np.float64, na_value=np.nan)),
-        "event": torch.tensor(events, dtype=torch.float32),
-    }
+    arrays = {"images": store.get(contract), **labels_of(knees, config)}
+    usable = split.among(store.readable)
     encoding = None
     if factors:
-        encoding = ClinicalEncoding.fit(knees[factors].iloc[split.train])
+        encoding = ClinicalEncoding.fit(knees[factors].iloc[usable.train])
         arrays["clinical"] = torch.from_numpy(encoding.transform(knees[factors]))
-    backbone = source.card.architecture["backbone"]
-    torch.manual_seed(config.seed)
-    network = ProgressionNetwork(
-        backbone,
-        encoding.n_features if encoding else 0,
-        config.clinical_width,
-        config.dropout,
-        source.network.kl_head.kind,
+    network = _start(source, encoding, config)
+    network.start({name: values[usable.train] for name, values in arrays.items()})
+    loss = ProgressionLoss(
+        network.branch.time_head,
+        GradeLoss.of(config.train),
+        kl_loss_weight=config.kl_loss_weight,
+        learns_weights=config.loss_weighting == "uncertainty",
     )
-    network.encoder.load_state_dict(source.network.encoder.state_dict())
-    network.kl_head.load_state_dict(source.network.kl_head.state_dict())
-    # the risk starts at the prevalence, so that the folds' models agree on its level
-    prevalence = float(np.nanmean(events[split.train]))
-    nn.init.constant_(network.jsl_head.bias, math.log(prevalence / (1 - prevalence)))
-    usable = split.among(store.readable)
     job = Job(
-        name=member_name(0, backbone, split),
+        name=member_name(0, source.card.architecture["backbone"], split),
         network=network,
         arrays=arrays,
         train_rows=usable.train,
         val_rows=usable.val,
         contract=contract,
         config=config.train,
-        loss=partial(
-            _loss,
-            grade_loss=GradeLoss.of(config.train),
-            kl_loss_weight=config.kl_loss_weight,
-        ),
+        loss=loss,
         score=_score,
         seed=(config.seed, split.fold or 0),
         image_file=store.files[contract],
     )
     card = {
         "kind": "jsl",
-        "outputs": (*KL_OUTPUTS, f"{config.outcome}_prob"),
+        "outputs": (*KL_OUTPUTS, *network.columns(str(config.outcome))),
         "clinical": encoding.to_card() if encoding else None,
         "weights_source": f"KL encoder {source.name}",
     }
-    return Plan(job, usable, card)
+    frozen = source.card.weights_sha256 if config.is_encoder_frozen else ""
+    return Plan(job, usable, card, frozen_encoder=frozen)
 
 
-def _loss(
-    outputs: Outputs, batch: Outputs, *, grade_loss: GradeLoss, kl_loss_weight: float
-) -> Tensor:
-    progression = progression_loss(outputs["jsl_logit"], batch["event"])
-    return progression + kl_loss_weight * grade_loss(outputs, batch)
+def _start(
+    source: Model, encoding: ClinicalEncoding | None, config: TrainJSLConfig
+) -> ProgressionNetwork:
+    """The network with the encoder and KL head of a grader."""
+    is_timed = config.time_head == "hazard"
+    torch.manual_seed(config.seed)
+    network = ProgressionNetwork(
+        source.card.architecture["backbone"],
+        head=source.network.kl_head.kind,
+        clinical_features=encoding.n_features if encoding else 0,
+        clinical_width=config.clinical_width,
+        fusion=config.fusion,
+        fusion_width=config.fusion_width,
+        dropout=config.dropout,
+        kl_input=config.kl_input,
+        visits_months=config.visits_months if is_timed else (),
+        horizon_months=config.horizon_months if is_timed else None,
+    )
+    network.encoder.load_state_dict(source.network.encoder.state_dict())
+    network.kl_head.load_state_dict(source.network.kl_head.state_dict())
+    return network
 
 
 def _score(outputs: Outputs, labels: Outputs) -> Metrics:
@@ -282,10 +206,21 @@ def _score(outputs: Outputs, labels: Outputs) -> Metrics:
     return scores | {"accuracy": grading["accuracy"], "qwk": grading["qwk"]}
 
 
-def _summary(predictions: pd.DataFrame, config: TrainJSLConfig) -> dict[str, float]:
-    known = predictions.dropna(subset=[str(config.outcome)])
-    events = known[str(config.outcome)].to_numpy(dtype=np.int64)
-    risk = known[f"{config.outcome}_prob"].to_numpy(dtype=float)
+def _figures(predictions: pd.DataFrame, outcome: str, part: str) -> dict[str, dict[str, float]]:
+    """Of each variant of progression, and of the grade."""
+    variants = {"": "_prob", " without the reading": WITHOUT_READING}
+    figures = {
+        f"{outcome}{title}, {part}": _summary(predictions, outcome, f"{outcome}{column}")
+        for title, column in variants.items()
+        if f"{outcome}{column}" in predictions
+    }
+    return figures | {f"KL, {part}": summarise_grades(predictions)}
+
+
+def _summary(predictions: pd.DataFrame, outcome: str, column: str) -> dict[str, float]:
+    known = predictions.dropna(subset=[outcome])
+    events = known[outcome].to_numpy(dtype=np.int64)
+    risk = known[column].to_numpy(dtype=float)
     summary = {"n": float(len(events)), "events": float(events.sum())}
     for name in ("auroc", "auprc", "brier"):
         value = estimate(BINARY_METRICS[name], events, risk, []).value

@@ -1,4 +1,4 @@
-"""The training loop: stages as successive fits, the best epoch kept, exact resume.
+"""One stage of training in Lightning's terms: its epochs, their records and checkpoints.
 
 Every epoch draws its order, augmentation and dropout from a seed made of the member's seed, the
 stage and the epoch, so no random state needs saving, and a run resumed at an epoch's end equals one
@@ -17,186 +17,81 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as lightning
 import torch
-from numpy.typing import NDArray
 from pytorch_lightning.plugins.environments import (  # type: ignore[attr-defined]
     LightningEnvironment,
     TorchElasticEnvironment,
 )
 from pytorch_lightning.strategies import DDPStrategy
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from kneeoa_mm.config import StageConfig, TrainConfig
-from kneeoa_mm.errors import ConfigError, InputError, KneeOAError
+from kneeoa_mm.config import StageConfig
+from kneeoa_mm.errors import KneeOAError
 from kneeoa_mm.learning import processes
-from kneeoa_mm.learning.dataset import Batches
-from kneeoa_mm.learning.image_cache import map_images
+from kneeoa_mm.learning.batches import Batches
 from kneeoa_mm.learning.inference import choose_device
+from kneeoa_mm.learning.job import (
+    BEST_WEIGHTS,
+    LAST_CHECKPOINT,
+    RECORD_KEY,
+    Job,
+    Metrics,
+    Outputs,
+    Record,
+)
 from kneeoa_mm.learning.networks import Network
-from kneeoa_mm.model_folder import Preprocessing
+from kneeoa_mm.learning.stages import (
+    frozen_layers,
+    make_optimiser,
+    make_schedule,
+    moving_average,
+)
 from kneeoa_mm.progress import say
 from kneeoa_mm.run_folder import atomic_path
 
-LAST_CHECKPOINT = "last.ckpt"
-BEST_WEIGHTS = "best.safetensors"
-_LESS_IS_BETTER = {"loss"}
 _PRECISION: dict[str, Any] = {
     "float32": "32-true",
     "bfloat16": "bf16-mixed",
     "float16": "16-mixed",
 }
-_RISE = 0.2
-"""Share of one cycle in which the rate rises."""
-_OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adamw": torch.optim.AdamW,
-    "adam": torch.optim.Adam,
-    "sgd": partial(torch.optim.SGD, momentum=0.9),
-}
-
-Outputs = dict[str, Tensor]
-Metrics = dict[str, float | None]
 
 
-@dataclass(frozen=True)
-class Job:
-    """What one fit needs.
-
-    Attributes:
-        name: Name of the member, shown and stored.
-        network: The network; changed in place.
-        arrays: ``images`` as bytes (n, S, S) and labels, n rows each.
-        train_rows: Rows to learn from.
-        val_rows: Rows to choose the epoch on; may be empty where nothing is chosen.
-        contract: Preprocessing of the images.
-        config: Optimisation.
-        loss: Of outputs and batch.
-        score: Metrics of all outputs and labels of the validation part.
-        seed: Seeds of this member.
-        draw_weights: How often each of ``train_rows`` is drawn in an epoch, in relation to the
-            others; None takes each once.
-        image_file: Where ``images`` are mapped from; None where they are in memory.
-    """
-
-    name: str
-    network: Network
-    arrays: dict[str, Tensor]
-    train_rows: NDArray[np.int64]
-    val_rows: NDArray[np.int64]
-    contract: Preprocessing
-    config: TrainConfig
-    loss: Callable[[Outputs, Outputs], Tensor]
-    score: Callable[[Outputs, Outputs], Metrics]
-    seed: tuple[int, ...]
-    draw_weights: Tensor | None = None
-    image_file: Path | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """All but the images that another process can map from their file."""
-        is_mapped = self.image_file is not None
-        arrays = {k: v for k, v in self.arrays.items() if not (is_mapped and k == "images")}
-        return vars(self) | {"arrays": arrays}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Map the images."""
-        vars(self).update(state)
-        if self.image_file is not None:
-            self.arrays["images"] = map_images(self.image_file)
-
-
-@dataclass
-class Record:
-    """What happened so far; travels with the checkpoint."""
-
-    stage: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best: float | None = None
-    best_metrics: Metrics = field(default_factory=dict)
-    stale_epochs: int = 0
-    processes: int = 1
-
-
-def check_precision(config: TrainConfig, device: str) -> None:
-    """Refuse what the device cannot do.
-
-    Raises:
-        ConfigError: ``float16`` without a GPU.
-    """
-    if config.precision == "float16" and choose_device(device) != "cuda":
-        raise ConfigError(
-            "float16 needs a GPU: small gradients are kept by a scaling that CPUs do without.",
-            found="train.precision float16 on the CPU",
-            fix="--set train.precision=bfloat16, or float32",
-        )
-
-
-def fit(job: Job, folder: Path, *, device: str) -> Record:
-    """Train ``job.network`` through all its stages and leave it with its best weights.
+def train_stage(
+    job: Job,
+    index: int,
+    epochs: int,
+    record: Record,
+    folder: Path,
+    *,
+    device: str,
+    checkpoint: Path | None,
+) -> None:
+    """Train a job's network through one of its stages.
 
     Args:
         job: What to train.
-        folder: Where checkpoints go; training goes on from one that is there.
+        index: Number of the stage, from 0.
+        epochs: How many it has.
+        record: What happened so far; goes on.
+        folder: Where checkpoints go.
         device: ``auto``, ``cpu`` or ``cuda``.
-
-    Returns:
-        The history and the metrics of the best epoch.
+        checkpoint: To go on from; None at the stage's beginning.
 
     Raises:
-        ConfigError: The device cannot do it, or the run was begun by fewer or more processes.
-        InputError: There are fewer knees than processes.
         KneeOAError: The loss is not a number.
         KeyboardInterrupt: A person interrupted; the last whole epoch is saved.
     """
-    check_precision(job.config, device)
-    together = processes.count()
-    parts = [len(rows) for rows in (job.train_rows, job.val_rows) if len(rows)]
-    if min(parts) < together:
-        raise InputError(
-            "There are fewer knees to learn from or to choose on than processes.",
-            found=f"{min(parts)} knees, {together} processes",
-        )
-    if together > 1:
-        total = together * job.config.batch_size
-        say(f"{job.name}: {together} processes, {total} knees a batch together")
-    record = processes.everywhere(_train, job, folder, device)
-    job.network.load_state_dict(load_file(folder / BEST_WEIGHTS))
-    return record
-
-
-def _train(job: Job, folder: Path, device: str) -> Record:
-    checkpoint = folder / LAST_CHECKPOINT
-    record = Record(processes=processes.count())
-    if checkpoint.is_file():
-        record = _read_record(checkpoint)
-        if record.processes != processes.count():
-            raise ConfigError(
-                "A run goes on with as many processes as it was begun with.",
-                expected=f"{record.processes}",
-                found=f"{processes.count()}",
-                where=job.name,
-            )
-    if job.config.compile:
-        # in place: parameters keep their names
-        job.network.compile()
-    resumed_stage = record.stage if checkpoint.is_file() else None
-    for index, epochs in enumerate(job.config.stage_epochs()):
-        if epochs == 0 or index < record.stage:
-            continue
-        if index != resumed_stage:
-            record.stage, record.stale_epochs = index, 0
-        trainer = _trainer(job, epochs, Recorder(record, job, folder), device)
-        _run(trainer, Learner(job, index, epochs), checkpoint if index == resumed_stage else None)
-    return record
+    trainer = _trainer(job, epochs, Recorder(record, job, folder), device)
+    _run(trainer, Learner(job, index, epochs), checkpoint)
 
 
 def _trainer(job: Job, epochs: int, recorder: Recorder, device: str) -> lightning.Trainer:
@@ -241,23 +136,6 @@ def _seed(seed: tuple[int, ...], *more: int) -> int:
     return int(np.random.SeedSequence((*seed, *more)).generate_state(1)[0])
 
 
-def _read_record(checkpoint: Path) -> Record:
-    state = torch.load(checkpoint, weights_only=True, map_location="cpu")
-    return Record(**state["callbacks"][Recorder.STATE_KEY])
-
-
-def _moving(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """A moving average that trusts the first batches less."""
-
-    def average(mean: Tensor, new: Tensor, n: Tensor | int) -> Tensor:
-        if not mean.is_floating_point():
-            return new
-        kept = min(decay, (1 + int(n)) / (10 + int(n)))
-        return torch.lerp(new, mean, kept)
-
-    return average
-
-
 class Learner(lightning.LightningModule):
     """One stage of a job, in Lightning's terms."""
 
@@ -265,9 +143,11 @@ class Learner(lightning.LightningModule):
         super().__init__()
         self.network = job.network.to(memory_format=torch.channels_last).train()
         decay = job.config.ema_decay
-        self.average = AveragedModel(self.network, avg_fn=_moving(decay)) if decay else None
+        self.average = AveragedModel(self.network, avg_fn=moving_average(decay)) if decay else None
         if self.average is not None:
             self.average.requires_grad_(False)
+        # a module, so that what it learns is optimised, and saved in checkpoints
+        self._loss = job.loss
         self._job = job
         self._index = index
         self._epochs = epochs
@@ -288,39 +168,17 @@ class Learner(lightning.LightningModule):
             layer.requires_grad_(False)
 
     def _frozen_layers(self) -> list[nn.Module]:
-        """What the stage leaves alone: all of the encoder but its last layers."""
-        trainable = self._stage.trainable
-        if trainable == "all":
-            return []
-        modules = [m for m in self._job.network.encoder.modules() if not list(m.children())]
-        weighted = [i for i, m in enumerate(modules) if list(m.parameters(recurse=False))]
-        if trainable == "head":
-            return modules
-        return modules[: weighted[-trainable]] if trainable < len(weighted) else []
+        return frozen_layers(self._job.network.encoder, self._stage)
 
     def configure_optimizers(self) -> Any:
         """A fresh optimiser for the stage."""
-        config, stage = self._job.config, self._stage
-        lr = config.lr * stage.lr_factor
-        optimiser = _OPTIMISERS[config.optimiser](
-            [p for p in self.network.parameters() if p.requires_grad],
-            lr=lr,
-            weight_decay=config.weight_decay,
-        )
-        schedule: torch.optim.lr_scheduler.LRScheduler
-        if stage.schedule == "one_cycle":
-            steps = self._epochs * len(self.train_dataloader())
-            schedule = torch.optim.lr_scheduler.OneCycleLR(
-                optimiser, lr, total_steps=steps, pct_start=_RISE
-            )
-            each_batch = {"scheduler": schedule, "interval": "step"}
-            return {"optimizer": optimiser, "lr_scheduler": each_batch}
-        if stage.schedule == "cosine":
-            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self._epochs)
-        else:
-            milestones = list(stage.milestones)
-            schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, milestones, stage.gamma)
-        return {"optimizer": optimiser, "lr_scheduler": schedule}
+        optimiser = make_optimiser(self.parameters(), self._job.config, self._stage)
+        steps = self._epochs * len(self.train_dataloader())
+        schedule, interval = make_schedule(optimiser, self._stage, epochs=self._epochs, steps=steps)
+        return {
+            "optimizer": optimiser,
+            "lr_scheduler": {"scheduler": schedule, "interval": interval},
+        }
 
     def train_dataloader(self) -> Batches:
         """This epoch's order and augmentation."""
@@ -359,7 +217,7 @@ class Learner(lightning.LightningModule):
 
     def training_step(self, batch: Outputs, _: int) -> Tensor:
         """Loss of a batch."""
-        loss = self._job.loss(self.network(batch), batch)
+        loss = self._loss(self.network(batch), batch)
         # the loss before: to ask for this one, a GPU would have to be waited for
         self._refuse_nan(self._losses[-1:])
         self._losses.append(loss.detach())
@@ -388,7 +246,7 @@ class Learner(lightning.LightningModule):
     def validation_step(self, batch: Outputs, _: int) -> None:
         """Keep outputs and labels."""
         outputs = {name: logits.float().cpu() for name, logits in self.kept(batch).items()}
-        labels = {name: value.cpu() for name, value in batch.items() if name != "images"}
+        labels = {k: v.cpu() for k, v in batch.items() if k not in {"images", "features"}}
         self._validation.append((outputs, labels))
 
     def on_validation_epoch_end(self) -> None:
@@ -401,7 +259,7 @@ class Learner(lightning.LightningModule):
             {name: processes.interleaved([part[name] for part in parts]) for name in parts[0]}
             for parts in zip(*processes.gathered(own), strict=True)
         )
-        loss = self._job.loss(outputs, labels)
+        loss = self._loss(outputs, labels)
         self._refuse_nan([loss])
         self.val_metrics = {"loss": float(loss), **self._job.score(outputs, labels)}
 
@@ -418,8 +276,6 @@ class Learner(lightning.LightningModule):
 class Recorder(lightning.Callback):
     """Keeps history, best weights and the last checkpoint, and stops a stage that stands still."""
 
-    STATE_KEY = "Recorder"
-
     def __init__(self, record: Record, job: Job, folder: Path) -> None:
         self._record = record
         self._job = job
@@ -430,7 +286,7 @@ class Recorder(lightning.Callback):
     @property
     def state_key(self) -> str:
         """Key of the state in a checkpoint."""
-        return self.STATE_KEY
+        return RECORD_KEY
 
     def state_dict(self) -> dict[str, Any]:
         """The record, as plain values that a weights-only reader accepts."""
@@ -466,7 +322,9 @@ class Recorder(lightning.Callback):
         if record.processes > 1:
             row["processes"] = record.processes
         record.history.append(row)
-        self._keep_best(learner, epoch)
+        is_best = record.is_best(metrics, self._job.config.select_by)
+        if is_best and trainer.is_global_zero:
+            self._keep(learner)
         checkpoint, leads = self._folder / LAST_CHECKPOINT, trainer.is_global_zero
         # all take part, and Lightning lets the first write
         with atomic_path(checkpoint) if leads else nullcontext(checkpoint) as temporary:
@@ -484,19 +342,7 @@ class Recorder(lightning.Callback):
             + f"{row['seconds']:.0f} s"
         )
 
-    def _keep_best(self, learner: Learner, epoch: int) -> None:
-        record, name = self._record, self._job.config.select_by
-        # the last of all is the newest, whatever its metrics
-        value = None if name == "last" else learner.val_metrics.get(name)
-        score = None if value is None else (-value if name in _LESS_IS_BETTER else value)
-        # without any score yet, the newest weights are the best there are
-        if (score is None and record.best is not None) or _not_above(score, record.best):
-            record.stale_epochs += 1
-            return
-        record.best, record.stale_epochs = score, 0
-        record.best_metrics = {"epoch": float(epoch), **learner.val_metrics}
-        if processes.number():
-            return
+    def _keep(self, learner: Learner) -> None:
         state = {k: v.contiguous() for k, v in learner.kept.state_dict().items()}
         with atomic_path(self._folder / BEST_WEIGHTS) as temporary:
             temporary.write_bytes(save(state))
@@ -504,7 +350,3 @@ class Recorder(lightning.Callback):
     def _stop_if_stale(self, trainer: lightning.Trainer) -> None:
         if self._record.stale_epochs >= self._job.config.patience:
             trainer.should_stop = True
-
-
-def _not_above(score: float | None, best: float | None) -> bool:
-    return score is not None and best is not None and score <= best

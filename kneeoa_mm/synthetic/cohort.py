@@ -45,6 +45,7 @@ TRUTH = TableSchema(
             "box_top_px": _column("int64"),
             "box_right_px": _column("int64"),
             "box_bottom_px": _column("int64"),
+            "joint_space_px": _column(str, nullable=True),
             "plateau_width_mm": _column(float),
             "rotation_deg": _column(float),
             "photometric": _column(str),
@@ -65,7 +66,8 @@ TRUTH = TableSchema(
         strict=True,
     ),
 )
-"""One row a knee and film. Boxes are in pixels of the film ``source``, relative to ``studies/``.
+"""One row a knee and film. Boxes are in pixels of the film ``source``, relative to ``studies/``;
+``joint_space_px`` is a JSON list of the corners (x, y) of the space between femur and tibia.
 What describes a knee's progress stands in its row at 0 months: ``jsl_48m_prob`` is the true
 probability; ``jsl_48m_regardless`` what happened, or would have, to a knee at risk;
 ``jsl_48m`` what the tables let one see of it, and ``jsl_48m_reason`` why they do not."""

@@ -19,6 +19,7 @@ from kneeoa_mm.synthetic.anatomy import (
     draw_shapes,
     joint_space_at_mm,
 )
+from kneeoa_mm.synthetic.joint_space import joint_space_px
 from kneeoa_mm.synthetic.oai_tables import SIDES, VISIT_DIGITS, Rows, subject_rows
 from kneeoa_mm.synthetic.population import VISIT_MONTHS, Array, Population, draw
 from kneeoa_mm.synthetic.progression import Scenario, simulate
@@ -154,6 +155,9 @@ def _make_film(
                 "source": source,
                 "pixel_spacing_mm": spacing_mm,
                 **{f"box_{edge}_px": int(px) for edge, px in zip(edges, box_px, strict=True)},
+                "joint_space_px": joint_space_px(
+                    knees[side], settings.placements[side], spacing_mm
+                ),
                 "plateau_width_mm": knees[side].plateau_width_mm,
                 "rotation_deg": float(np.degrees(settings.placements[side].rotation_rad)),
                 "photometric": str(settings.photometric),

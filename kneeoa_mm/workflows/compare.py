@@ -1,35 +1,62 @@
-"""Does fusion help? Fused against simpler models, on the same knees and the same folds."""
+"""Does an image help, and does fusion? Runs against simple models on the same knees and folds."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
+from pydantic import Field
 
 from kneeoa_mm import __version__, tables
-from kneeoa_mm.config import TrainJSLConfig
+from kneeoa_mm.analysis.evaluation import FIGURES_FOLDER, THRESHOLDS
+from kneeoa_mm.analysis.figure_style import save
+from kneeoa_mm.analysis.results import as_json, sha256_of, write_csv
+from kneeoa_mm.cohort.partition import connected_subjects
+from kneeoa_mm.config import Settings, read_yaml_mapping, validate
 from kneeoa_mm.errors import InputError
 from kneeoa_mm.folds import folds_of
-from kneeoa_mm.learning.clinical import ClinicalEncoding
-from kneeoa_mm.metrics import (
-    BINARY_METRICS,
-    binary_estimates,
-    bootstrap_rows,
-    estimate,
-    persons_of,
-)
+from kneeoa_mm.metrics import bootstrap_weights, persons_of, recalibrated
+from kneeoa_mm.progress import say
 from kneeoa_mm.records import Outcome, StageResult
-from kneeoa_mm.run_folder import open_run, write_json
+from kneeoa_mm.run_folder import CONFIG_FILE, open_run, refuse_taken, write_json, write_text
+from kneeoa_mm.workflows import comparison_output
+from kneeoa_mm.workflows.compared_runs import (
+    PREDICTIONS_FILE,
+    ComparedRun,
+    read_grader,
+    read_run,
+    refuse_seen_encoders,
+)
+from kneeoa_mm.workflows.comparison import (
+    NO_GRADE,
+    Contest,
+    as_given,
+    calibration_curves,
+    decision_curves,
+    differences,
+    resampled,
+)
+from kneeoa_mm.workflows.matched_pairs import pair_codes, within_pairs
+from kneeoa_mm.workflows.simple_models import SimpleModel, simple_models
+from kneeoa_mm.workflows.verdict import notes, sentences
 
 COMPARE_FILE = "compare.json"
-_DIFFERENCES = ("auroc", "auprc", "brier")
+_INTERVALS = "95 % intervals: percentiles of a bootstrap that draws persons"
+
+
+class CompareSettings(Settings):
+    """Settings of ``kneeoa-mm compare``."""
+
+    outcome: Outcome
+    thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = THRESHOLDS
+    """Risks at which decisions are judged; state them before you look."""
+    n_boot: int = Field(default=2000, ge=0)
+    """Bootstrap draws of persons; 0 gives no intervals."""
+    seed: int = 0
 
 
 def compare(
@@ -38,79 +65,216 @@ def compare(
     out: Path,
     *,
     outcome: Outcome,
+    grades: Path | None = None,
     folds: Path | None = None,
     best_possible: Path | None = None,
-    n_boot: int = 1000,
+    thresholds: Sequence[float] = THRESHOLDS,
+    n_boot: int = 2000,
     seed: int = 0,
     overwrite: bool = False,
 ) -> StageResult:
     """Compare progression models by their out-of-fold predictions.
 
-    Beside the runs stand two logistic regressions fitted on the same folds: ``clinical`` on the
-    default clinical factors and ``kl_grade`` on the read grade as categories.
+    Beside the runs stand simple models, fitted on the same knees and folds: clinical factors alone
+    (those of the runs), the read grade alone, minimum joint-space width alone, and with ``grades``
+    the read grade with the grader's log-probabilities.
 
     Args:
         runs: Name to run folder of ``train-jsl``, such as ``image`` and ``fused``.
         cohort: Output folder of ``cohort``.
-        out: Folder to write ``compare.json`` into.
+        out: Gets ``compare.json``, ``compare.csv``, ``compare.md`` and ``figures/``.
         outcome: The outcome.
+        grades: Run folder of ``pretrain-kl``.
         folds: Table of folds; the cohort's own by default.
         best_possible: The ``best_possible.json`` of a synthetic cohort.
+        thresholds: Risks, stated beforehand, at which decisions are judged.
         n_boot: Bootstrap draws of persons.
         seed: Seed of the draws.
         overwrite: Replace earlier output.
 
     Raises:
-        InputError: The runs have no knees with the outcome in common.
+        InputError: The runs have no knees with the outcome in common, predict another outcome, or
+            have other folds.
+        LeakError: A run has seen persons whom it is reported on, or what came after baseline.
+        OutputExistsError: ``out`` holds something else.
     """
-    table = tables.read_table(cohort / "cohort.parquet", tables.COHORT)
-    table = table[table[str(outcome)].notna()].set_index("knee_id", drop=False)
-    risks = {name: _out_of_fold(folder, outcome) for name, folder in runs.items()}
-    common = sorted(set(table.index).intersection(*(set(risk.index) for risk in risks.values())))
-    if not common:
-        raise InputError(
-            f"The runs have no knee with {outcome} in common.",
-            where=", ".join(str(folder) for folder in runs.values()),
-        )
-    knees = table.loc[common]
+    asked = {"outcome": outcome, "thresholds": thresholds, "n_boot": n_boot, "seed": seed}
+    settings = validate(CompareSettings, asked, where="compare")
+    refuse_taken(out, overwrite=overwrite)
+    knees = _knees_with(settings.outcome, cohort)
     fold_file = folds or cohort / "folds.parquet"
-    fold = folds_of(table["subject_id"], tables.read_table(fold_file, tables.FOLDS))
-    factors = list(TrainJSLConfig().clinical_factors)
-    columns = {name: risk.loc[common].to_numpy(dtype=float) for name, risk in risks.items()}
-    columns["clinical"] = _logistic(table, factors, fold, outcome).loc[common].to_numpy()
-    columns["kl_grade"] = _logistic(table, ["kl_grade"], fold, outcome).loc[common].to_numpy()
-
-    events = knees[str(outcome)].to_numpy(dtype=np.int64)
-    persons = persons_of(knees["subject_id"], knees["knee_id"])
-    draws = bootstrap_rows(persons, n_boot=n_boot, seed=seed)
-    models = {name: binary_estimates(events, risk, draws) for name, risk in columns.items()}
+    knees["fold"] = folds_of(knees["subject_id"], tables.read_table(fold_file, tables.FOLDS))
+    fold_of = knees.drop_duplicates("subject_id").set_index("subject_id")["fold"]
+    read = {name: read_run(folder, settings.outcome, fold_of) for name, folder in runs.items()}
+    grader = None
+    if grades:
+        grader = read_grader(grades, fold_of)
+        for folder in runs.values():
+            refuse_seen_encoders(folder, grades, fold_of)
+    knees = _in_common(knees, read, grader, settings.outcome)
     best = _read_best_possible(best_possible)
-    document: dict[str, Any] = {
-        "outcome": str(outcome),
-        "n": len(events),
-        "events": int(events.sum()),
-        "models": {name: _plain(estimates) for name, estimates in models.items()},
-        "differences": _differences(columns, events, draws),
+    simple = _simple(knees, read, grader, settings.outcome)
+    contest = _contest(knees, read, simple, settings, cohort)
+    say(f"compare: {len(contest.risks)} models on {len(knees)} knees, {n_boot} draws of persons")
+    document = _document(contest, knees, read, simple, settings) | {
         "best_possible": best.get(str(outcome)),
         "best_possible_this_cohort": best.get(f"{outcome}_this_cohort"),
-        "provenance": {
-            "command": "compare",
-            "package_version": __version__,
-            "runs": {name: folder.name for name, folder in runs.items()},
-            "n_boot": n_boot,
-            "seed": seed,
-            "intervals": "95 %, percentiles of a bootstrap that draws persons",
-        },
+        "provenance": _provenance(runs, grades, cohort, fold_file, settings),
     }
-    with open_run(out, overwrite=overwrite):
-        write_json(out / COMPARE_FILE, document)
+    with open_run(out, config_yaml=settings.to_yaml(), overwrite=overwrite) as run:
+        lines = comparison_output.rows(document)
+        write_csv(lines, comparison_output.columns(lines), run / "compare.csv")
+        write_text(run / "compare.md", comparison_output.markdown(document))
+        save(comparison_output.draw(document, contest, simple), run / FIGURES_FOLDER, "comparison")
+        # last, so that a folder that has it is whole
+        write_json(run / COMPARE_FILE, document)
     return StageResult(
         command="compare",
         out=out,
-        outputs={"comparison": out / COMPARE_FILE},
+        outputs={
+            "comparison": out / COMPARE_FILE,
+            "models": out / "compare.csv",
+            "table": out / "compare.md",
+            "figures": out / FIGURES_FOLDER,
+        },
         counts={"knees": document["n"], "events": document["events"]},
         figures=_figures(document),
+        notes=(*document["verdict"], *document["notes"]),
+        next_step=f"kneeoa-mm report {out} --out report.html",
     )
+
+
+def _knees_with(outcome: Outcome, cohort: Path) -> pd.DataFrame:
+    table = tables.read_table(cohort / "cohort.parquet", tables.COHORT)
+    return table[table[str(outcome)].notna()].set_index("knee_id", drop=False)
+
+
+def _in_common(
+    knees: pd.DataFrame,
+    runs: Mapping[str, ComparedRun],
+    grader: pd.DataFrame | None,
+    outcome: Outcome,
+) -> pd.DataFrame:
+    common = set(knees.index).intersection(*(run.risk.index for run in runs.values()))
+    if grader is not None:
+        common &= set(grader.index)
+    if not common:
+        raise InputError(
+            f"The runs have no knee with {outcome} in common.",
+            expected="runs on the cohort's knees",
+            found=", ".join(f"{name}: {len(run.risk)} knees" for name, run in runs.items()),
+            fix="train and compare with one cohort",
+        )
+    return knees.loc[sorted(common)]
+
+
+def _simple(
+    knees: pd.DataFrame,
+    runs: Mapping[str, ComparedRun],
+    grader: pd.DataFrame | None,
+    outcome: Outcome,
+) -> dict[str, SimpleModel]:
+    return simple_models(
+        knees,
+        knees[str(outcome)].to_numpy(dtype=np.int64),
+        knees["fold"].to_numpy(),
+        factors=tuple(dict.fromkeys(f for run in runs.values() for f in run.factors)),
+        grader=None if grader is None else grader.loc[knees.index],
+    )
+
+
+def _contest(
+    knees: pd.DataFrame,
+    runs: Mapping[str, ComparedRun],
+    simple: Mapping[str, SimpleModel],
+    settings: CompareSettings,
+    cohort: Path,
+) -> Contest:
+    events = knees[str(settings.outcome)].to_numpy(dtype=np.int64)
+    folds = knees["fold"].to_numpy(dtype=np.int64)
+    persons = persons_of(knees["subject_id"].map(connected_subjects(knees)), knees["knee_id"])
+    risks = {name: run.risk.loc[knees.index].to_numpy(dtype=float) for name, run in runs.items()}
+    sampled = _sampled_on_outcome(cohort)
+    levels = {
+        name: recalibrated(events, risks[name], folds)
+        for name, run in runs.items()
+        if run.distorted_by and not sampled
+    }
+    return Contest(
+        events=events,
+        persons=persons,
+        folds=folds,
+        grades=knees["kl_grade"].fillna(NO_GRADE).to_numpy(dtype=np.int64),
+        risks=risks | {name: model.risk for name, model in simple.items()},
+        # a fold that teaches no recalibration keeps its risks, and its calibration tells
+        levels={k: np.where(np.isnan(v), risks[k], v) for k, v in levels.items()},
+        weights=bootstrap_weights(persons, n_boot=settings.n_boot, seed=settings.seed),
+        thresholds=settings.thresholds,
+        sampled_on_outcome=sampled,
+    )
+
+
+def _sampled_on_outcome(cohort: Path) -> bool:
+    path = cohort / CONFIG_FILE
+    spec = read_yaml_mapping(path).get("cohort") if path.is_file() else None
+    return bool(isinstance(spec, dict) and spec.get("sampled_on_outcome"))
+
+
+def _document(
+    contest: Contest,
+    knees: pd.DataFrame,
+    runs: Mapping[str, ComparedRun],
+    simple: Mapping[str, SimpleModel],
+    settings: CompareSettings,
+) -> dict[str, Any]:
+    found = resampled(contest)
+    apart = differences(contest, found, list(runs))
+    has_levels = not contest.sampled_on_outcome
+    distorted_by = {name: run.distorted_by for name, run in runs.items() if run.distorted_by}
+    n_persons = knees["subject_id"].nunique()
+    matched = "matched_pair" in knees and knees["matched_pair"].notna().any()
+    return {
+        "outcome": str(settings.outcome),
+        "n": len(contest.events),
+        "persons": n_persons,
+        "clusters": len(np.unique(contest.persons)),
+        "events": int(contest.events.sum()),
+        "folds": len(np.unique(contest.folds)),
+        "sampled_on_outcome": contest.sampled_on_outcome,
+        "verdict": sentences(apart),
+        "notes": notes(contest, runs, list(simple), settings.outcome, n_persons),
+        "inputs": {name: run.inputs for name, run in runs.items()}
+        | {name: model.inputs for name, model in simple.items()},
+        "models": {
+            name: {metric: as_json(each.estimate()) for metric, each in metrics.items()}
+            for name, metrics in found.items()
+        },
+        "differences": apart,
+        "net_benefit": decision_curves(contest) if has_levels else None,
+        "calibration_curves": calibration_curves(contest) if has_levels else None,
+        "recalibrated": as_given(contest, distorted_by),
+        "within_pairs": within_pairs(contest, pair_codes(knees, contest)) if matched else None,
+    }
+
+
+def _provenance(
+    runs: Mapping[str, Path],
+    grades: Path | None,
+    cohort: Path,
+    folds: Path,
+    settings: CompareSettings,
+) -> dict[str, Any]:
+    return {
+        "command": "compare",
+        "package_version": __version__,
+        "runs": {name: folder.name for name, folder in runs.items()},
+        "runs_sha256": {name: sha256_of(f / PREDICTIONS_FILE) for name, f in runs.items()},
+        "grades": grades.name if grades else None,
+        "cohort_sha256": sha256_of(cohort / "cohort.parquet"),
+        "folds_sha256": sha256_of(folds),
+        **settings.model_dump(mode="json"),
+        "intervals": _INTERVALS,
+    }
 
 
 def _figures(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,84 +285,6 @@ def _figures(document: Mapping[str, Any]) -> dict[str, Any]:
     }
     known = {title: values for title, values in limits.items() if values is not None}
     return {f"AUROC, {document['outcome']}": models} | known
-
-
-def parse_runs(texts: Sequence[str]) -> dict[str, Path]:
-    """Read ``NAME=RUN`` texts.
-
-    Raises:
-        InputError: A text reads otherwise, or a name stands twice or is one of the baselines.
-    """
-    runs: dict[str, Path] = {}
-    for text in texts:
-        name, equals, folder = text.partition("=")
-        if not equals or not name or not folder or name in {*runs, "clinical", "kl_grade"}:
-            raise InputError(
-                "A run is named by NAME=RUN, each name once.",
-                expected="such as image=runs/image fused=runs/fused",
-                found=text,
-            )
-        runs[name] = Path(folder)
-    return runs
-
-
-def _out_of_fold(folder: Path, outcome: Outcome) -> pd.Series:
-    path = folder / "predictions.parquet"
-    predictions = tables.read_table(path, tables.PREDICTIONS)
-    column = f"{outcome}_prob"
-    if column not in predictions:
-        raise InputError(
-            f"This run does not predict {outcome}.", expected=f"a column {column}", where=path
-        )
-    usable = predictions[(predictions["status"] == "ok") & ~predictions["seen_in_training"]]
-    return usable.set_index("knee_id")[column].dropna()
-
-
-def _logistic(
-    table: pd.DataFrame, factors: list[str], fold: NDArray[np.int64], outcome: Outcome
-) -> pd.Series:
-    """Out-of-fold risks of a logistic regression (ridge, C = 1) on encoded factors."""
-    events = table[str(outcome)].to_numpy(dtype=np.int64)
-    risk = pd.Series(np.nan, index=table.index)
-    for held_out in np.unique(fold):
-        train, test = fold != held_out, fold == held_out
-        encoding = ClinicalEncoding.fit(table.loc[train, factors])
-        model = LogisticRegression(max_iter=1000)
-        model.fit(encoding.transform(table.loc[train, factors]), events[train])
-        features = encoding.transform(table.loc[test, factors])
-        risk.iloc[np.flatnonzero(test)] = model.predict_proba(features)[:, 1]
-    return risk
-
-
-def _differences(
-    columns: Mapping[str, NDArray[np.float64]],
-    events: NDArray[np.int64],
-    draws: list[NDArray[np.int64]],
-) -> dict[str, Any]:
-    """Fused minus each other model, on the same draws of persons."""
-    if "fused" not in columns:
-        return {}
-    found = {}
-    for name in columns:
-        if name == "fused":
-            continue
-        pair = np.stack([columns["fused"], columns[name]], axis=1)
-        found[f"fused-{name}"] = {
-            metric: asdict(estimate(_difference(BINARY_METRICS[metric]), events, pair, draws))
-            for metric in _DIFFERENCES
-        }
-    return found
-
-
-def _difference(metric: Any) -> Any:
-    def difference(events: NDArray[np.int64], pair: NDArray[np.float64]) -> float:
-        return float(metric(events, pair[:, 0]) - metric(events, pair[:, 1]))
-
-    return difference
-
-
-def _plain(estimates: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: asdict(value) for name, value in estimates.items()}
 
 
 def _read_best_possible(path: Path | None) -> dict[str, Any]:

@@ -170,6 +170,7 @@ def _analyse(out: Path, seed: int) -> StageResult:
             out / "cohort",
             out / "comparison",
             outcome=Outcome.JSL_48M,
+            grades=out / "runs" / "kl",
             best_possible=out / "source" / "truth" / "best_possible.json",
             seed=seed,
         ),

@@ -129,6 +129,8 @@ def _predict(
         say(f"not used: {reject.source}: {reject.code} {reject.message}")
     strange = int((predictions["status"] == PredictionStatus.NOT_A_KNEE).sum())
     notes = _missing_factors(ensemble, clinical)
+    if clinical is not None:
+        notes += _unknown_categories(ensemble, clinical.set_index(knees["knee_id"]))
     if strange:
         notes += (
             f"{strange} images resemble no knee that the model learnt from, and were not graded. "
@@ -196,6 +198,19 @@ def _missing_factors(ensemble: Ensemble, clinical: pd.DataFrame | None) -> tuple
     if not absent:
         return ()
     return (f"No values for {', '.join(absent)}: imputed by the rule that the model learnt.",)
+
+
+def _unknown_categories(ensemble: Ensemble, clinical: pd.DataFrame) -> tuple[str, ...]:
+    """What the clinical table says that no training knee said, by factor."""
+    strange: dict[str, pd.Series] = {}
+    for member in ensemble.members:
+        if member.clinical is not None:
+            strange |= member.clinical.unknown_categories(clinical)
+    return tuple(
+        f"{len(texts)} values of {name} were not in training and count as missing, such as "
+        + ", ".join(f"{text!r} of {knee}" for knee, text in texts.head(_SHOWN).items())
+        for name, texts in strange.items()
+    )
 
 
 def _rejected_rows(rejects: pd.DataFrame) -> pd.DataFrame:

@@ -53,6 +53,28 @@ def test_each_metric_has_value_interval_and_size(judge, make_predictions):
     assert len(document["provenance"]["source_sha256"]) == 64
 
 
+def test_decisions_are_judged_at_the_stated_risks(judge, make_predictions, tmp_path):
+    """Oracle: the counts of the table, and the closed form of net benefit."""
+    table = make_predictions()
+    found = judge(table, thresholds=(0.35,))["jsl_48m"]
+    event, called = table["jsl_48m"].to_numpy(int), table["jsl_48m_prob"].to_numpy() >= 0.35
+    assert found["sensitivity_at_0.35"]["value"] == pytest.approx(called[event == 1].mean())
+    assert found["specificity_at_0.35"]["value"] == pytest.approx((~called[event == 0]).mean())
+    gain = np.mean(called * event) - np.mean(called * (1 - event)) * 0.35 / 0.65
+    assert found["net_benefit_at_0.35"]["value"] == pytest.approx(gain)
+    assert "sensitivity_at_0.1" not in found
+    assert "0.35" in (tmp_path / "evaluation" / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0])
+def test_a_risk_at_which_nobody_decides_is_refused(
+    make_predictions, write_predictions, tmp_path, threshold
+):
+    path = write_predictions(make_predictions())
+    with pytest.raises(ConfigError, match="thresholds"):
+        evaluate(path, tmp_path / "out", thresholds=(threshold,))
+
+
 def test_knees_of_persons_seen_in_training_do_not_count(judge, make_predictions):
     table = make_predictions()
     table["kl_grade_pred"] = table["kl_grade"]
@@ -196,7 +218,7 @@ def test_figures_are_pictures(make_predictions, write_predictions, tmp_path):
         f"{target}_{name}"
         for target in ("kl", "jsl_48m")
         for name in ("confusion_matrix", "roc", "precision_recall", "calibration")
-    }
+    } | {"jsl_48m_decision_curve"}
     for path in pictures:
         with Image.open(path) as picture:
             picture.load()

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from kneeoa_mm.analysis import figure_style, figures
+from kneeoa_mm.analysis import figure_style, figures, survival_figures
 from kneeoa_mm.analysis.figures import Scored
 from kneeoa_mm.analysis.nonparametric import cumulative_incidence
 from kneeoa_mm.records import Estimate
@@ -83,7 +83,7 @@ def test_incidence_is_drawn_for_groups_with_and_without_events(tmp_path):
         "0": cumulative_incidence(months, np.zeros(4, dtype=int), persons),
         "1": cumulative_incidence(months, np.array([1, 1, 0, 0]), persons),
     }
-    figure = figures.incidence(curves, title="t", ylabel="y", group="KL grade", ordered=True)
+    figure = survival_figures.incidence(curves, title="t", ylabel="y", group="KL grade", ordered=True)
     figure_style.save(figure, tmp_path, "incidence")
     at_risk = [t.get_text() for t in figure.axes[1].texts if t.get_text().isdigit()]
     # at 0, 12, 24, 36 and 48 months, for each group
@@ -96,9 +96,9 @@ def test_estimates_without_a_value_are_left_out_of_a_forest():
         "Sex": Estimate(None, n=100, reason="too few events"),
         "BMI": Estimate(1.1, None, None, 100, "no interval"),
     }
-    (axes,) = figures.hazard_ratios(ratios, title="t").axes
+    (axes,) = survival_figures.ratios(ratios, title="t").axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["Age", "BMI"]
-    assert {"1.50 (1.20 to 1.90)", "1.10"} <= _texts(figures.hazard_ratios(ratios, title="t"))
+    assert {"1.50 (1.20 to 1.90)", "1.10"} <= _texts(survival_figures.ratios(ratios, title="t"))
 
 
 def test_the_best_possible_stands_beside_the_models_that_it_bounds():

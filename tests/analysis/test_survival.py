@@ -11,7 +11,8 @@ import pytest
 from scipy.optimize import minimize
 
 from kneeoa_mm.analysis.covariates import design
-from kneeoa_mm.analysis.survival import fit_cox, survive
+from kneeoa_mm.analysis.regression import fit_cox
+from kneeoa_mm.analysis.survival import survive
 from kneeoa_mm.analysis.time_to_event import TimeToEvent, groups_of
 from kneeoa_mm.errors import ConfigError, InputError, OutputExistsError, TableError
 from kneeoa_mm.records import Outcome

@@ -1,8 +1,13 @@
 """Knees that a tiny network can grade: the grade is the height of a bright band."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
+
+from kneeoa_mm import tables
+from kneeoa_mm.config import PretrainKLConfig, load_config
+from kneeoa_mm.learning.pretrain_kl import pretrain_kl
 
 SIZE_PX = 40
 
@@ -36,3 +41,81 @@ def graded_folder(tmp_path):
                 pixels = draw_knee(index % 5, generator)
                 Image.fromarray(pixels).save(folder / f"{number}{side}.png")
     return tmp_path / "graded"
+
+
+_SMALL_GRADER = [
+    "members=[{backbone: simple_cnn, image_size_px: 40}]",
+    "train.lr=2e-3",
+    "train.batch_size=16",
+    "train.epochs=2",
+]
+
+
+def seen_until_lost(sex, number):
+    """The interval of a knee: progression between 12 and 36 months, or the last film without it."""
+    if number % 12 == 0:
+        lower, upper = (24.0 if number % 24 else 0.0), None
+    else:
+        lower, upper = (12.0, 36.0) if sex == "M" else (48.0, None)
+    return {
+        "jsl_48m_event_observed": int(upper is not None),
+        "jsl_48m_lower_months": lower,
+        "jsl_48m_upper_months": upper,
+    }
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory, knee_of_grade):
+    """A cohort whose outcome is decided by sex alone; images and grades as ever.
+
+    Some knees lack the outcome at 48 months; half of those were read free of it up to 24.
+    """
+    folder = tmp_path_factory.mktemp("study")
+    generator = np.random.default_rng(1)
+    rows = []
+    for number in range(48):
+        sex = "FM"[number % 2]
+        for side in "LR":
+            grade = int(generator.integers(0, 4))
+            name = f"{number}{side}.png"
+            (folder / "knees" / "images").mkdir(parents=True, exist_ok=True)
+            pixels = knee_of_grade(grade, generator)
+            Image.fromarray(pixels).save(folder / "knees" / "images" / name)
+            rows.append(
+                {
+                    "knee_id": f"trial:{number}:0:{side}",
+                    "subject_id": str(number),
+                    "laterality": side,
+                    "months": 0,
+                    "image_path": f"images/{name}",
+                    "flipped": side == "L",
+                    "kl_grade": grade,
+                    "sex": sex,
+                    "age_years": 60.0 + number % 7,
+                    "jsl_48m": None if number % 12 == 0 else int(sex == "M"),
+                    **seen_until_lost(sex, number),
+                }
+            )
+    frame = pd.DataFrame(rows)
+    identity = ["knee_id", "subject_id", "laterality", "months", "image_path", "flipped"]
+    tables.write_table(frame[identity], tables.KNEES, folder / "knees" / "knees.parquet")
+    blank = {
+        name: None
+        for name, column in tables.COHORT.rules.columns.items()
+        if column.required and name not in frame
+    }
+    cohort = frame.drop(columns=["image_path", "flipped"]).assign(**blank)
+    tables.write_table(cohort, tables.COHORT, folder / "cohort" / "cohort.parquet")
+    tables.write_table(frame, tables.KL_READINGS, folder / "cohort" / "kl_readings.parquet")
+    subjects = sorted(set(frame["subject_id"]))
+    folds = pd.DataFrame({"subject_id": subjects, "fold": np.arange(len(subjects)) // 2 % 3})
+    tables.write_table(folds, tables.FOLDS, folder / "cohort" / "folds.parquet")
+    pretrain_kl(
+        folder / "knees",
+        folder / "kl",
+        config=load_config(PretrainKLConfig, sets=_SMALL_GRADER),
+        cohort=folder / "cohort",
+        folds=folder / "cohort" / "folds.parquet",
+        device="cpu",
+    )
+    return folder

@@ -12,16 +12,9 @@ from torch.nn import functional
 from kneeoa_mm.config import AugmentConfig
 from kneeoa_mm.errors import ItemError
 from kneeoa_mm.learning import dataset
-from kneeoa_mm.learning.dataset import (
-    Batches,
-    draw_amounts,
-    is_negative,
-    load_images,
-    read_grey,
-    to_input,
-    vary,
-    warp,
-)
+from kneeoa_mm.learning.augmentation import draw_amounts, vary, warp
+from kneeoa_mm.learning.batches import Batches
+from kneeoa_mm.learning.dataset import is_negative, load_images, read_grey, to_input
 from kneeoa_mm.learning.framing import Framing
 from kneeoa_mm.learning.processes import interleaved
 from kneeoa_mm.model_folder import Preprocessing

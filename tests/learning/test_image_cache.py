@@ -12,10 +12,10 @@ from kneeoa_mm.config import TrainConfig
 from kneeoa_mm.learning import image_cache
 from kneeoa_mm.learning.framing import Framing
 from kneeoa_mm.learning.inference import ImageStore
+from kneeoa_mm.learning.job import Job
 from kneeoa_mm.learning.losses import GradeLoss
 from kneeoa_mm.learning.networks import KLNetwork
 from kneeoa_mm.learning.pretrain_kl import score_grades
-from kneeoa_mm.learning.training import Job
 from kneeoa_mm.model_folder import Preprocessing
 
 CONTRACT = Preprocessing(

@@ -13,15 +13,16 @@ import torch
 from PIL import Image
 
 from kneeoa_mm import tables
-from kneeoa_mm.config import PretrainKLConfig, load_config, shipped
+from kneeoa_mm.config import ExplainConfig, PretrainKLConfig, load_config, shipped
 from kneeoa_mm.errors import ConfigError
+from kneeoa_mm.learning.answers import Answer
+from kneeoa_mm.learning.attribution import Method, Question, attribute
 from kneeoa_mm.learning.backbones import build_encoder
 from kneeoa_mm.learning.deepknee import DeepKnee
 from kneeoa_mm.learning.ensemble import vote
-from kneeoa_mm.learning.inference import Model, load_ensemble
+from kneeoa_mm.learning.inference import load_ensemble
 from kneeoa_mm.learning.networks import KLNetwork
 from kneeoa_mm.learning.pretrain_kl import pretrain_kl
-from kneeoa_mm.learning.saliency import attribute
 from kneeoa_mm.metrics import GRADE_METRICS, estimate
 
 RECIPES = sorted(path.stem for path in (shipped("configs") / "kl").glob("*.yaml"))
@@ -153,9 +154,11 @@ def backbones():
 @pytest.mark.parametrize("backbone", backbones())
 def test_grad_cam_finds_its_way_in_the_network_of_a_recipe(backbone):
     network = KLNetwork(backbone).eval()
-    maps = attribute(Model(backbone, None, network), torch.randn(1, 1, SIZE_PX, SIZE_PX), None, 2)
-    assert [m.heat.shape for m in maps] == [(SIZE_PX, SIZE_PX)] * 2
-    assert {m.status for m in maps} <= {"ok", "no positive evidence"}
+    images = torch.randn(1, 1, SIZE_PX, SIZE_PX)
+    question = Question(network, Answer("kl_grade_2", (2,)), images, None, torch.zeros_like(images))
+    found = attribute(question, Method.GRADCAM, ExplainConfig())
+    assert found.pixels.shape == (SIZE_PX, SIZE_PX)
+    assert found.is_drawn
 
 
 def test_a_network_that_could_not_be_read_back_is_refused_before_it_is_trained():

@@ -111,7 +111,7 @@ def test_a_factor_without_any_value_is_refused():
 
 
 def test_the_kl_head_cannot_see_the_clinical_factors():
-    network = ProgressionNetwork("simple_cnn", 3, 8, 0.0).eval()
+    network = ProgressionNetwork("simple_cnn", clinical_features=3).eval()
     batch = {"images": torch.randn(2, 1, 64, 64), "clinical": torch.randn(2, 3, requires_grad=True)}
     outputs = network(batch)
     (reach,) = torch.autograd.grad(

@@ -1,113 +1,261 @@
-"""Comparison of models: the same knees, the same folds, the same draws for all of them."""
+"""Comparison of models: the same knees, folds and draws for all, and what it refuses."""
+
+from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from known_runs import Study, image_risk, two_knees_a_person
 from scipy.stats import norm
+from sklearn.metrics import roc_auc_score
 
 from kneeoa_mm import tables
-from kneeoa_mm.errors import InputError
+from kneeoa_mm.errors import InputError, LeakError
 from kneeoa_mm.records import Outcome
-from kneeoa_mm.workflows.compare import compare, parse_runs
+from kneeoa_mm.workflows.compare import compare
+from kneeoa_mm.workflows.compared_runs import parse_runs
 
-N_PERSONS = 300
+FACTORS = ("age_years", "sex")
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """Two knees a person; age shifts the risk by one standard deviation, the image by two."""
-    folder = tmp_path_factory.mktemp("compare")
-    generator = np.random.default_rng(0)
-    events = np.repeat(generator.integers(0, 2, N_PERSONS), 2)
-    n = len(events)
-    subjects = np.repeat([str(i) for i in range(N_PERSONS)], 2)
-    frame = pd.DataFrame(
-        {
-            "subject_id": subjects,
-            "laterality": ["L", "R"] * N_PERSONS,
-            "months": 0,
-            "jsl_48m": events,
-            "age_years": 60 + 5 * (events + generator.normal(size=n)),
-            "kl_grade": generator.integers(0, 4, n),
-        }
-    )
-    frame["knee_id"] = [
-        f"t:{s}:0:{side}" for s, side in zip(subjects, frame["laterality"], strict=True)
-    ]
-    others = {"sex": "F", "bmi_kg_m2": 27.0, "race": "1", "knee_injury": 0, "fta_deg": 4.0}
-    required = [c for c, rule in tables.COHORT.rules.columns.items() if rule.required]
-    blank = {c: None for c in required if c not in frame and c not in others}
-    cohort = frame.assign(**others, **blank)
-    tables.write_table(cohort, tables.COHORT, folder / "cohort" / "cohort.parquet")
-    ids = sorted(set(subjects))
-    folds = pd.DataFrame({"subject_id": ids, "fold": np.arange(len(ids)) % 5})
-    tables.write_table(folds, tables.FOLDS, folder / "cohort" / "folds.parquet")
+    made = Study(tmp_path_factory.mktemp("study"), two_knees_a_person(300, seed=0))
+    made.write_cohort()
+    return made
 
-    def write_run(name, risk, rows=slice(None)):
-        predictions = frame[["knee_id", "subject_id", "laterality", "jsl_48m"]].assign(
-            status="ok",
-            seen_in_training=False,
-            kl_grade_pred=0,
-            jsl_48m_prob=risk,
-            **{f"kl_prob_{grade}": 0.2 for grade in range(5)},
-        )
-        path = folder / name / "predictions.parquet"
-        tables.write_table(predictions.iloc[rows], tables.PREDICTIONS, path)
-        return folder / name
 
-    strong = norm.cdf(2 * events - 1 + generator.normal(size=n))
-    return {
-        "cohort": folder / "cohort",
-        "strong": write_run("strong", strong),
-        "twin": write_run("twin", strong),
-        "half": write_run("half", strong, slice(0, 100)),
-        "other": write_run("other", strong, slice(0, 0)),
+def comparison(study, out, runs, **options):
+    result = compare(runs, study.cohort, out, outcome=Outcome.JSL_48M, **{"n_boot": 200} | options)
+    return json.loads((out / "compare.json").read_text()), result
+
+
+@pytest.fixture(scope="module")
+def events(study):
+    return study.knees["jsl_48m"].to_numpy()
+
+
+@pytest.fixture(scope="module")
+def compared(study, events, tmp_path_factory):
+    """A strong fused run on levels that differ between folds, a weak image run, and a grader."""
+    strong = image_risk(events, seed=1)
+    shifted = norm.cdf(norm.ppf(strong.clip(1e-9, 1 - 1e-9)) + study.knees["fold"])
+    grader = 0.2 + 0.1 * np.outer(image_risk(events, seed=3, shift=1), [-1, -0.5, 0, 0.5, 1])
+    runs = {
+        "fused": study.run(
+            "fused", shifted, factors=FACTORS, config="train: {augment: {mixup: 0.2}}\n"
+        ),
+        "image": study.run(
+            "image", image_risk(events, seed=2, shift=0.3), config="kl_input: predicted\n"
+        ),
     }
+    columns = {f"kl_prob_{grade}": grader[:, grade] for grade in range(5)}
+    grades = study.run("kl", strong, columns=columns)
+    out = tmp_path_factory.mktemp("comparison") / "out"
+    document, result = comparison(study, out, runs, grades=grades, thresholds=(0.3,))
+    return document, result, out
 
 
-def run(study, tmp_path, **runs):
-    paths = {name: study[folder] for name, folder in runs.items()}
-    out = tmp_path / "out"
-    compare(paths, study["cohort"], out, outcome=Outcome.JSL_48M, n_boot=100)
-    return json.loads((out / "compare.json").read_text())
+def test_every_run_stands_beside_the_simple_models(compared):
+    document, _, _ = compared
+    simple = {"clinical", "clinical_boosted", "kl_grade", "mjsw", "kl+grader"}
+    assert set(document["models"]) == {"fused", "image"} | simple
+    assert set(document["inputs"]) == set(document["models"])
 
 
-def test_aurocs_are_those_of_the_stated_distributions(study, tmp_path):
-    models = run(study, tmp_path, fused="strong")["models"]
-    for name, shift in (("fused", 2), ("clinical", 1), ("kl_grade", 0)):
+def test_inputs_are_those_of_the_run_and_not_a_default_list(compared):
+    inputs = compared[0]["inputs"]
+    assert inputs["fused"] == "image, age_years, sex"
+    assert inputs["clinical"] == "age_years, sex; logistic regression"
+    assert inputs["image"] == "image, KL grade as predicted"
+
+
+def test_areas_are_those_of_the_stated_distributions(compared):
+    """Closed form: a shift of d standard deviations gives the area Phi(d / sqrt 2)."""
+    models = compared[0]["models"]
+    for name, shift in (("fused", 2), ("image", 0.3), ("clinical", 1), ("mjsw", 0.5)):
         auroc = models[name]["auroc"]
-        theory = norm.cdf(shift / np.sqrt(2))
-        assert auroc["value"] == pytest.approx(theory, abs=0.06), name
+        assert auroc["value"] == pytest.approx(norm.cdf(shift / np.sqrt(2)), abs=0.05), name
         assert auroc["ci_low"] < auroc["value"] < auroc["ci_high"]
+    assert models["kl_grade"]["auroc"]["value"] == pytest.approx(0.5, abs=0.06)
+    grader = models["kl+grader"]["auroc"]["value"]
+    assert grader == pytest.approx(norm.cdf(1 / np.sqrt(2)), abs=0.05)
 
 
-def test_two_equal_models_do_not_differ_at_all(study, tmp_path):
-    document = run(study, tmp_path, fused="strong", image="twin")
+def test_areas_are_averaged_over_folds_whose_levels_differ(study, events, compared):
+    """Oracle: scikit-learn's area of each fold; pooled, the shifted levels would cost a lot."""
+    document, _, _ = compared
+    strong, fold = image_risk(events, seed=1), study.knees["fold"].to_numpy()
+    areas = [roc_auc_score(events[fold == k], strong[fold == k]) for k in range(5)]
+    pairs = [np.sum(events[fold == k]) * np.sum(1 - events[fold == k]) for k in range(5)]
+    found = document["models"]["fused"]["auroc"]["value"]
+    assert found == pytest.approx(np.average(areas, weights=pairs), abs=1e-6)
+    shifted = norm.ppf(strong.clip(1e-9, 1 - 1e-9)) + fold
+    assert roc_auc_score(events, shifted) < found - 0.1
+
+
+def test_differences_are_of_the_values_and_have_intervals_and_p(compared):
+    document, _, _ = compared
+    models = document["models"]
+    assert set(document["differences"]) == {
+        "fused-kl_grade",
+        "image-kl_grade",
+        "kl+grader-kl_grade",
+        *(f"fused-{name}" for name in ("image", "clinical", "clinical_boosted", "mjsw")),
+        "fused-kl+grader",
+    }
+    for pair, metrics in document["differences"].items():
+        first, second = pair.split("-")
+        for metric, estimate in metrics.items():
+            expected = models[first][metric]["value"] - models[second][metric]["value"]
+            assert estimate["value"] == pytest.approx(expected)
+            assert estimate["ci_low"] <= estimate["value"] <= estimate["ci_high"]
+        # the two ways to tell models apart agree here
+        sure = metrics["auroc"]["ci_low"] > 0 or metrics["auroc"]["ci_high"] < 0
+        assert sure == (metrics["auroc"]["p_value"] < 0.05), pair
+
+
+def test_within_grades_the_grade_itself_is_worth_one_half(compared):
+    models = compared[0]["models"]
+    assert models["kl_grade"]["auroc_within_kl"]["value"] == 0.5
+    assert models["kl_grade"]["auroc_within_kl_1_to_3"]["ci_high"] == 0.5
+    assert models["fused"]["auroc_within_kl_1_to_3"]["value"] > 0.85
+    assert {f"auroc_kl_{k}" for k in range(4)} <= set(models["fused"])
+
+
+def test_a_run_whose_training_moved_its_risks_is_recalibrated_and_said_so(compared):
+    document, result, _ = compared
+    assert set(document["recalibrated"]) == {"fused"}
+    before = document["recalibrated"]["fused"]["calibration_in_the_large"]["value"]
+    after = document["models"]["fused"]["calibration_in_the_large"]["value"]
+    assert abs(after) < 0.1 < abs(before)
+    assert any("mixed" in note and note.startswith("fused") for note in result.notes)
+
+
+def test_decisions_are_judged_at_the_thresholds_that_were_stated(compared):
+    document, _, _ = compared
+    fused = document["models"]["fused"]
+    assert {"sensitivity_at_0.3", "specificity_at_0.3", "net_benefit_at_0.3"} <= set(fused)
+    curve = document["net_benefit"]
+    at = curve["thresholds"].index(0.3)
+    found = fused["net_benefit_at_0.3"]["value"]
+    assert curve["models"]["fused"][at] == pytest.approx(found, abs=1e-6)
+    share = document["events"] / document["n"]
+    assert curve["treat_all"][at] == pytest.approx(share - (1 - share) * 3 / 7, abs=1e-6)
+
+
+def test_a_coupled_width_is_said_to_be(compared):
+    assert any("mjsw is coupled" in note for note in compared[0]["notes"])
+
+
+def test_files_hold_the_table_the_rows_and_the_figure(compared):
+    document, _, out = compared
+    rows = pd.read_csv(out / "compare.csv").set_index("model")
+    assert set(rows.index) == set(document["models"])
+    above = document["differences"]["image-kl_grade"]["auroc"]
+    assert rows.loc["image", "auroc_above_kl_grade"] == pytest.approx(above["value"])
+    assert rows.loc["image", "auroc_above_kl_grade_p"] == pytest.approx(above["p_value"])
+    text = (out / "compare.md").read_text()
+    assert f"{document['models']['fused']['auroc']['value']:.3f}" in text
+    assert all(sentence in text for sentence in document["verdict"])
+    assert {path.suffix for path in (out / "figures").iterdir()} == {".svg", ".png"}
+
+
+def test_fusion_that_wins_is_said_to_help(compared):
+    verdict = compared[0]["verdict"]
+    assert verdict[0].startswith("Fusion helps here")
+    assert any("fused model ranks knees better than KL grade alone" in line for line in verdict)
+
+
+def test_fusion_that_does_not_help_is_said_in_words(study, events, tmp_path):
+    risk = image_risk(events, seed=2, shift=0.3)
+    runs = {
+        "fused": study.run("weak", risk, factors=FACTORS),
+        "image": study.run("twin", risk),
+    }
+    document, result = comparison(study, tmp_path / "out", runs)
     difference = document["differences"]["fused-image"]["auroc"]
     assert difference["value"] == difference["ci_low"] == difference["ci_high"] == 0
+    assert difference["p_value"] is None
+    assert document["verdict"][0].startswith("Fusion is not shown to help")
+    assert "clinical factors alone" in result.notes[0]
 
 
-def test_a_better_model_differs_by_the_difference_of_its_values(study, tmp_path):
-    document = run(study, tmp_path, fused="strong")
-    models = document["models"]
-    difference = document["differences"]["fused-clinical"]["auroc"]
-    expected = models["fused"]["auroc"]["value"] - models["clinical"]["auroc"]["value"]
-    assert difference["value"] == pytest.approx(expected)
-    assert difference["ci_low"] > 0
+def test_only_knees_that_all_runs_predict_are_compared(study, events, tmp_path):
+    risk = image_risk(events, seed=2)
+    runs = {"a": study.run("whole", risk), "b": study.run("half", risk, rows=slice(0, 100))}
+    document, _ = comparison(study, tmp_path / "out", runs, n_boot=0)
+    assert document["n"] == 100
+    assert "clinical" not in document["models"]
+    assert any("No run was given clinical factors" in note for note in document["notes"])
+    assert document["differences"]["a-kl_grade"]["auroc"]["ci_low"] is None
+    assert all("cannot be told (no bootstrap draw" in line for line in document["verdict"])
 
 
-def test_only_knees_that_all_runs_predict_are_compared(study, tmp_path):
-    assert run(study, tmp_path, fused="strong", image="half")["n"] == 100
+# what is refused, before anything is written
 
 
-def test_runs_without_a_knee_in_common_are_refused(study, tmp_path):
-    with pytest.raises(InputError, match="in common"):
-        run(study, tmp_path, fused="strong", image="other")
+def refused(study, tmp_path, error, message, runs, **options):
+    with pytest.raises(error, match=message):
+        comparison(study, tmp_path / "out", runs, **options)
+    assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("texts", [["runs/a"], ["a="], ["=b"], ["a=b", "a=c"], ["clinical=b"]])
+def test_runs_without_a_knee_in_common_are_refused(study, events, tmp_path):
+    empty = study.run("none", image_risk(events, seed=2), rows=slice(0, 0))
+    refused(study, tmp_path, InputError, "in common", {"image": empty})
+
+
+def test_a_run_whose_member_saw_persons_of_its_fold_is_refused(study, events, tmp_path):
+    leaky = study.run("leaky", image_risk(events, seed=2), leak=2)
+    refused(study, tmp_path, LeakError, "seen in training", {"image": leaky})
+
+
+def test_rows_that_are_marked_as_seen_are_refused(study, events, tmp_path):
+    seen = np.arange(len(events)) < 3
+    run = study.run("marked", image_risk(events, seed=2), columns={"seen_in_training": seen})
+    refused(study, tmp_path, LeakError, "seen in training", {"image": run})
+
+
+def test_a_grader_that_saw_persons_of_its_fold_is_refused(study, events, tmp_path):
+    risk = image_risk(events, seed=2)
+    run, grader = study.run("image", risk), study.run("leaky-kl", risk, leak=1)
+    refused(study, tmp_path, LeakError, "seen in training", {"image": run}, grades=grader)
+
+
+def test_an_encoder_that_saw_persons_of_the_held_out_fold_is_refused(study, events, tmp_path):
+    """All members of this run start from the grader of fold 1, which has seen fold 0."""
+    risk = image_risk(events, seed=2)
+    run = study.run("encoded", risk, encoder="KL encoder 00-x-fold1")
+    grader = study.run("kl", risk)
+    refused(study, tmp_path, LeakError, "encoder of fold 0", {"image": run}, grades=grader)
+
+
+@pytest.mark.parametrize("factor", ["jsl_48m_upper_months", "death_months", "split"])
+def test_inputs_of_after_the_baseline_are_refused(study, events, tmp_path, factor):
+    late = replace(study, knees=study.knees.assign(**{factor: 12.0}))
+    run = late.run("late", image_risk(events, seed=2), factors=("age_years", factor))
+    refused(study, tmp_path, LeakError, f"at baseline[\\s\\S]*{factor}", {"fused": run})
+
+
+def test_a_run_of_another_outcome_is_refused(study, events, tmp_path):
+    other = replace(study, outcome="tkr").run("other", image_risk(events, seed=2))
+    refused(study, tmp_path, InputError, r"does not predict[\s\S]*found: *tkr", {"image": other})
+
+
+def test_a_run_on_other_folds_is_refused(study, events, tmp_path):
+    run = study.run("elsewhere", image_risk(events, seed=2))
+    folds = study.folds().assign(fold=lambda f: (f["fold"] + 1) % 5)
+    tables.write_table(folds, tables.FOLDS, run / "folds.parquet")
+    refused(study, tmp_path, InputError, "other folds", {"image": run})
+
+
+@pytest.mark.parametrize(
+    "texts", [["runs/a"], ["a="], ["=b"], ["a=b", "a=c"], ["clinical=b"], ["a-b=c"], ["a|b=c"]]
+)
 def test_runs_that_are_not_named_once_each_are_refused(texts):
     with pytest.raises(InputError, match="NAME=RUN"):
         parse_runs(texts)

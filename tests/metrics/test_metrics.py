@@ -126,10 +126,10 @@ def _calibration_error_of(flattery: float, trial: int) -> tuple[metrics.Estimate
     generator = np.random.default_rng(trial)
     confidence = generator.choice([0.45, 0.62, 0.77, 0.97], 300)
     truth = np.where(generator.random(300) < confidence - flattery, 0, 1)
-    draws = metrics.bootstrap_rows(np.repeat(np.arange(150), 2), n_boot=100, seed=trial)
+    weights = metrics.bootstrap_weights(np.repeat(np.arange(150), 2), n_boot=100, seed=trial)
     probability = _knees_of_confidence(confidence.tolist())
-    centred = metrics.estimate(metrics.ece, truth, probability, draws, centred=True)
-    return centred, metrics.estimate(metrics.ece, truth, probability, draws)
+    centred = metrics.estimate(metrics.ece, truth, probability, weights, centred=True)
+    return centred, metrics.estimate(metrics.ece, truth, probability, weights)
 
 
 def test_intervals_of_the_calibration_error_cover_the_true_one():
@@ -185,6 +185,44 @@ def test_average_precision_by_hand():
     assert found == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
 
 
+def test_scaled_brier_is_one_for_certainty_and_zero_for_the_prevalence():
+    event = np.array([1, 0, 0, 0])
+    assert metrics.scaled_brier(event, event.astype(float)) == pytest.approx(1)
+    assert metrics.scaled_brier(event, np.full(4, 0.25)) == pytest.approx(0)
+    # Brier (0.16 + 3 * 0.04) / 4 = 0.07 against 0.25 * 0.75
+    assert metrics.scaled_brier(event, np.array([0.6, 0.2, 0.2, 0.2])) == pytest.approx(
+        1 - 0.07 / 0.1875
+    )
+
+
+@given(st.integers(0, 10**6), st.floats(0.05, 0.9))
+def test_net_benefit_is_the_formula_of_vickers_and_elkin(seed, threshold):
+    """Closed form, as dcurves writes it: tp / n - fp / n * t / (1 - t)."""
+    generator = np.random.default_rng(seed)
+    event, risk = generator.integers(0, 2, 50), generator.random(50)
+    hits = np.sum((risk >= threshold) & (event == 1))
+    alarms = np.sum((risk >= threshold) & (event == 0))
+    expected = hits / 50 - alarms / 50 * threshold / (1 - threshold)
+    assert metrics.net_benefit(threshold)(event, risk) == pytest.approx(expected)
+    share = event.mean()
+    all_treated = share - (1 - share) * threshold / (1 - threshold)
+    assert metrics.treat_all(threshold)(event, risk) == pytest.approx(all_treated)
+
+
+def test_treating_all_is_worth_nothing_at_the_prevalence_and_nobody_gains_by_a_useless_model():
+    event = np.array([1, 0, 0, 0])
+    assert metrics.treat_all(0.25)(event, np.zeros(4)) == pytest.approx(0)
+    assert metrics.net_benefit(0.2)(event, np.zeros(4)) == 0
+
+
+def test_sensitivity_and_specificity_count_a_risk_at_the_threshold_as_positive():
+    event, risk = np.array([1, 1, 0, 0, 0]), np.array([0.2, 0.1, 0.2, 0.1, 0.0])
+    assert metrics.sensitivity(0.2)(event, risk) == pytest.approx(1 / 2)
+    assert metrics.specificity(0.2)(event, risk) == pytest.approx(2 / 3)
+    with pytest.raises(metrics.UndefinedMetricError, match="no events"):
+        metrics.sensitivity(0.2)(np.zeros(5, dtype=int), risk)
+
+
 def test_brier_score_by_hand():
     assert metrics.brier(np.array([1, 0]), np.array([0.8, 0.4])) == pytest.approx(0.1)
 
@@ -238,8 +276,8 @@ def test_two_alike_knees_a_person_carry_no_more_than_one():
     half_width = 1.96 * np.sqrt(right.mean() * (1 - right.mean()) / 400)
 
     def width(cluster: np.ndarray) -> float:
-        draws = metrics.bootstrap_rows(cluster, n_boot=2000, seed=1)
-        estimate = metrics.estimate(metrics.accuracy, truth, predicted, draws)
+        weights = metrics.bootstrap_weights(cluster, n_boot=2000, seed=1)
+        estimate = metrics.estimate(metrics.accuracy, truth, predicted, weights)
         return estimate.ci_high - estimate.ci_low
 
     assert width(persons) == pytest.approx(2 * half_width, rel=0.08)
@@ -256,8 +294,8 @@ def test_intervals_cover_the_truth_in_clustered_data():
         alike = np.repeat(generator.random(80) < 0.5, 2)
         own, shared = generator.random(160) < 0.7, np.repeat(generator.random(80) < 0.7, 2)
         right = np.where(alike, shared, own).astype(int)
-        draws = metrics.bootstrap_rows(persons, n_boot=200, seed=trial)
-        estimate = metrics.estimate(metrics.accuracy, np.ones(160, dtype=int), right, draws)
+        weights = metrics.bootstrap_weights(persons, n_boot=200, seed=trial)
+        estimate = metrics.estimate(metrics.accuracy, np.ones(160, dtype=int), right, weights)
         covered += estimate.ci_low <= 0.7 <= estimate.ci_high
     # 0.95 within three standard errors of 200 trials
     assert 0.90 <= covered / 200 <= 0.995
@@ -265,8 +303,8 @@ def test_intervals_cover_the_truth_in_clustered_data():
 
 def test_draws_that_do_not_define_a_metric_are_left_out_of_its_interval():
     event, risk = np.array([1, 0, 0, 0]), np.array([0.9, 0.1, 0.2, 0.3])
-    draws = [np.array([1, 2, 3, 3]), np.array([0, 1, 2, 3])]
-    estimate = metrics.estimate(metrics.auroc, event, risk, draws)
+    weights = np.array([[0, 1], [1, 1], [1, 1], [2, 1]])
+    estimate = metrics.estimate(metrics.auroc, event, risk, weights)
     assert (estimate.ci_low, estimate.ci_high) == (1.0, 1.0)
 
 

@@ -1,0 +1,124 @@
+"""How far two readers of the same films agree, and a model beside them.
+
+No model can be expected to agree with a reader better than another reader does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from kneeoa_mm.analysis.results import as_json, provenance_of, table_in
+from kneeoa_mm.errors import InputError
+from kneeoa_mm.metrics import Resampled, accuracy, bootstrap_weights, persons_of, qwk, resample
+from kneeoa_mm.records import StageResult
+from kneeoa_mm.run_folder import open_run, write_json
+from kneeoa_mm.tables import PREDICTIONS, read_table
+
+AGREEMENT_FILE = "agreement.json"
+SECOND_READINGS_FILE = "kl_second_readings.csv"
+_METRICS = {"qwk": qwk, "accuracy": accuracy}
+
+Grades = NDArray[np.int64]
+
+
+def agreement(
+    readings: Path,
+    out: Path,
+    *,
+    predictions: Path | None = None,
+    n_boot: int = 1000,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> StageResult:
+    """Quadratic weighted kappa of two readings, and of a model with each, on the same films.
+
+    Args:
+        readings: ``kl_second_readings.csv`` of a cohort, or its folder: ``knee_id``,
+            ``subject_id``, ``kl_grade`` and ``second_kl_grade``.
+        out: Gets ``agreement.json``.
+        predictions: Grades by a model, schema ``PREDICTIONS``, or the folder of a run; films whose
+            person it has seen are left out.
+        n_boot: Draws of persons.
+        seed: Of the draws.
+        overwrite: Replace an earlier analysis in ``out``.
+
+    Raises:
+        InputError: There are no second readings, or none that the model graded.
+        TableError: The predictions break their schema.
+    """
+    path = table_in(readings, SECOND_READINGS_FILE)
+    table = _read(path)
+    if predictions is not None:
+        grades = _grades(table_in(predictions, "predictions.parquet"))
+        table = table.assign(model=table["knee_id"].map(grades)).dropna(subset="model")
+        if table.empty:
+            raise InputError("The model graded none of the films that were read twice.", where=path)
+    persons = persons_of(table["subject_id"], table["knee_id"])
+    weights = bootstrap_weights(persons, n_boot=n_boot, seed=seed)
+    pairs = {"second_reader": ("kl_grade", "second_kl_grade")}
+    if predictions is not None:
+        pairs |= {"model": ("kl_grade", "model"), "model_with_second": ("second_kl_grade", "model")}
+    found: dict[str, dict[str, Resampled]] = {
+        name: {
+            metric: resample(
+                score, table[first].to_numpy(np.int64), table[second].to_numpy(np.int64), weights
+            )
+            for metric, score in _METRICS.items()
+        }
+        for name, (first, second) in pairs.items()
+    }
+    document: dict[str, Any] = {
+        "counts": {"films": len(table), "persons": len(np.unique(persons))},
+        "agreement": {
+            name: {metric: as_json(value.estimate()) for metric, value in each.items()}
+            for name, each in found.items()
+        },
+        "model_minus_second_reader": {
+            metric: as_json((found["model"][metric] - found["second_reader"][metric]).estimate())
+            for metric in _METRICS
+            if "model" in found
+        },
+        "provenance": {
+            "command": "agreement",
+            **provenance_of(path),
+            "n_boot": n_boot,
+            "seed": seed,
+            "intervals": "95 %, percentiles of a bootstrap that draws persons",
+        },
+    }
+    with open_run(out, overwrite=overwrite) as run:
+        write_json(run / AGREEMENT_FILE, document)
+    return StageResult(
+        command="agreement",
+        out=out,
+        outputs={"agreement": out / AGREEMENT_FILE},
+        counts=document["counts"],
+        figures={name: each["qwk"] for name, each in document["agreement"].items()},
+    )
+
+
+def _read(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise InputError("There are no second readings.", expected=SECOND_READINGS_FILE, where=path)
+    table = pd.read_csv(path, dtype={"knee_id": str, "subject_id": str})
+    absent = {"knee_id", "subject_id", "kl_grade", "second_kl_grade"} - set(table)
+    if absent or table.empty:
+        raise InputError(
+            "The second readings cannot be used.",
+            expected="rows with knee_id, subject_id, kl_grade and second_kl_grade",
+            found=f"{len(table)} rows without {', '.join(sorted(absent))}" if absent else "no row",
+            where=path,
+        )
+    return table
+
+
+def _grades(path: Path) -> pd.Series:
+    table = read_table(path, PREDICTIONS)
+    usable = table[(table["status"] == "ok") & ~table["seen_in_training"]]
+    grades: pd.Series = usable.set_index("knee_id")["kl_grade_pred"].dropna().astype(int)
+    return grades

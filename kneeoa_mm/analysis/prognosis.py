@@ -1,0 +1,257 @@
+"""How well risks foretell: Cox models by persons they never saw, and predictions beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from kneeoa_mm.analysis.covariates import design
+from kneeoa_mm.analysis.nonparametric import IncidenceCurve, cumulative_incidence, harrell_c
+from kneeoa_mm.analysis.regression import FIT_ERRORS, cox_risks
+from kneeoa_mm.analysis.results import as_json
+from kneeoa_mm.analysis.risk_over_time import auroc_at, brier_at, integrated_brier, uno_c
+from kneeoa_mm.analysis.time_to_event import TimeToEvent
+from kneeoa_mm.folds import folds_of, make_folds
+from kneeoa_mm.metrics import Metric, Resampled, bootstrap_weights, resample
+
+PREDICTIONS, NO_COVARIATES = "predictions", "no_covariates"
+KL, CLINICAL, BOTH = "kl_grade", "clinical", "clinical_and_kl_grade"
+THIRDS = ("lowest third", "middle third", "highest third")
+_N_FOLDS = 5
+_MIN_AT_RISK = 20
+_MONTHS_BETWEEN_HORIZONS = 12
+
+Risks = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Prognosis:
+    """What the models are worth, or why that is not known.
+
+    Attributes:
+        document: For ``survival.json``.
+        curves: Kaplan-Meier curve of each third of the risk.
+    """
+
+    document: dict[str, Any]
+    curves: Mapping[str, IncidenceCurve] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """Knees that every model has a risk of, and the draws that judge them all.
+
+    ``main`` is the horizon of comparisons; ``is_asked`` tells if it is the one that was asked for,
+    which alone given predictions are risks of.
+    """
+
+    data: TimeToEvent
+    horizons: tuple[float, ...]
+    main: float
+    is_asked: bool
+    weights: NDArray[np.uint16]
+
+    def judge(self, metric: Metric, risk: Risks) -> Resampled:
+        return resample(metric, self.data.event, risk, self.weights)
+
+
+def judge_models(
+    data: TimeToEvent,
+    covariates: Sequence[str],
+    predictions: pd.Series | None,
+    *,
+    horizon_months: float,
+    n_boot: int,
+    seed: int,
+    where: object = "",
+) -> Prognosis:
+    """Judge Cox models of the KL grade, of the other covariates, and of all of them.
+
+    Each knee's risk is from a model of the other four fifths of the persons. Predictions come from
+    elsewhere and are judged on the same knees.
+
+    Args:
+        data: Knees with follow-up, from baseline on.
+        covariates: Columns of the full model.
+        predictions: Risk by ``horizon_months`` of some of the knees, by ``knee_id``; or None.
+        horizon_months: The horizon at which models are compared.
+        n_boot: Draws of persons.
+        seed: Of folds and draws.
+        where: Named in errors.
+
+    Raises:
+        InputError: A covariate is no column, or has too many levels.
+    """
+    given = None if predictions is None else data.rows["knee_id"].map(predictions)
+    known = np.ones(len(data.event), bool) if given is None else given.notna().to_numpy(bool)
+    data = data.subset(known)
+    if not len(data.event):
+        return _without("no knee with follow-up has a prediction")
+    data = data.subset(design(data.rows, covariates, data.event, where=where).kept)
+    horizons = _horizons(data)
+    n_persons = len(np.unique(data.persons))
+    if not horizons:
+        return _without(f"no year with an event and {_MIN_AT_RISK} knees still followed")
+    if n_persons < 2 * _N_FOLDS:
+        return _without(f"{n_persons} persons are too few to judge by those a model never saw")
+    main = max((h for h in horizons if h <= horizon_months), default=horizons[0])
+    weights = bootstrap_weights(data.persons, n_boot=n_boot, seed=seed)
+    judged = _Judged(data, horizons, main, main == horizon_months, weights)
+    risks, reasons = _cross_fitted(judged, covariates, seed=seed, where=where)
+    shown = next((risks[name] for name in (BOTH, CLINICAL, KL) if name in risks), None)
+    if given is not None:
+        # one risk a knee, of the horizon that the predictions are of
+        own = given[data.rows.index].to_numpy(np.float64)
+        risks[PREDICTIONS] = shown = own[:, None]
+    measured = {name: _measures(name, risk, judged) for name, risk in risks.items()}
+    curves, calibration = ({}, []) if shown is None else _by_third(shown, judged)
+    models = {name: _model(name, risks[name], measured[name], judged) for name in risks}
+    return Prognosis(
+        {
+            "reason": None,
+            "knees": len(data.event),
+            "persons": n_persons,
+            "events": int(data.event.sum()),
+            "folds": _N_FOLDS,
+            "n_boot": n_boot,
+            "horizon_months": main,
+            "horizons": list(horizons),
+            "models": models | {name: {"reason": why} for name, why in reasons.items()},
+            "differences": _differences(measured),
+            "calibration": calibration,
+        },
+        curves,
+    )
+
+
+def _without(reason: str) -> Prognosis:
+    return Prognosis({"reason": reason, "models": {}, "differences": {}, "calibration": []})
+
+
+def _horizons(data: TimeToEvent) -> tuple[float, ...]:
+    """Years by which there were events, and at which enough knees were still followed."""
+    last = data.months.max(initial=0)
+    years = np.arange(_MONTHS_BETWEEN_HORIZONS, last + 1, _MONTHS_BETWEEN_HORIZONS)
+    first_event = data.months[data.event == 1].min(initial=np.inf)
+    at_risk = np.array([np.sum(data.months >= year) for year in years])
+    return tuple(float(year) for year in years[(at_risk >= _MIN_AT_RISK) & (years >= first_event)])
+
+
+def _cross_fitted(
+    judged: _Judged, covariates: Sequence[str], *, seed: int, where: object
+) -> tuple[dict[str, Risks], dict[str, str]]:
+    """Risks by each horizon of each model, (n, horizons), and why some models have none."""
+    data = judged.data
+    folds = make_folds(data.persons, data.event, n_folds=_N_FOLDS, seed=seed)
+    fold = folds_of(data.persons, folds)
+    clinical = [name for name in covariates if name != KL]
+    wanted: dict[str, list[str]] = {NO_COVARIATES: []}
+    wanted |= {KL: [KL]} if KL in covariates else {}
+    wanted |= {CLINICAL: clinical} if clinical else {}
+    wanted |= {BOTH: [*clinical, KL]} if clinical and KL in covariates else {}
+    risks, reasons = {}, {}
+    for name, chosen in wanted.items():
+        if name == BOTH and CLINICAL in reasons:
+            continue
+        columns = design(data.rows, chosen, data.event, where=where).columns
+        if chosen and not columns.shape[1]:
+            reasons[name] = "no covariate is left"
+            continue
+        risk = np.empty((len(data.event), len(judged.horizons)))
+        try:
+            for held_out in range(_N_FOLDS):
+                risk[fold == held_out] = cox_risks(columns, data, fold != held_out, judged.horizons)
+        except FIT_ERRORS as error:
+            reasons[name] = f"a fold does not converge: {str(error).splitlines()[0]}"
+        else:
+            risks[name] = risk
+    return risks, reasons
+
+
+def _measures(name: str, risk: Risks, judged: _Judged) -> dict[str, Resampled]:
+    """Metrics that models are compared by; a model without covariates has nothing to rank by."""
+    months, last = judged.data.months, judged.horizons[-1]
+    main = judged.horizons.index(judged.main) if risk.shape[1] > 1 else 0
+    found = {}
+    if risk.shape[1] > 1 or judged.is_asked:
+        found["brier"] = judged.judge(brier_at(months, judged.main), risk[:, main])
+    if name != NO_COVARIATES:
+        found["uno_c"] = judged.judge(uno_c(months, last), risk[:, -1])
+        found["auroc"] = judged.judge(auroc_at(months, judged.main), risk[:, main])
+    if risk.shape[1] > 1:
+        found["integrated_brier"] = judged.judge(integrated_brier(months, judged.horizons), risk)
+    return found
+
+
+def _model(
+    name: str, risk: Risks, measured: Mapping[str, Resampled], judged: _Judged
+) -> dict[str, Any]:
+    data = judged.data
+    document: dict[str, Any] = {
+        "reason": None,
+        "source": "given" if name == PREDICTIONS else "Cox model of other persons",
+        **{metric: as_json(found.estimate()) for metric, found in measured.items()},
+    }
+    if name == NO_COVARIATES:
+        return document
+    concordance = harrell_c(data.months, data.event, risk[:, -1], data.persons)
+    aurocs = [
+        judged.judge(auroc_at(data.months, horizon), risk[:, min(k, risk.shape[1] - 1)])
+        for k, horizon in enumerate(judged.horizons)
+    ]
+    return document | {
+        "harrell_c": as_json(concordance),
+        "auroc_by_months": [
+            {"months": horizon, **as_json(found.estimate())}
+            for horizon, found in zip(judged.horizons, aurocs, strict=True)
+        ],
+    }
+
+
+def _differences(measured: Mapping[str, Mapping[str, Resampled]]) -> dict[str, Any]:
+    """Each model minus that of the KL grade (or that without covariates), draw by draw."""
+    reference = KL if KL in measured else NO_COVARIATES
+    return {
+        f"{name}-{reference}": {
+            metric: as_json((found - measured[reference][metric]).estimate())
+            for metric, found in metrics.items()
+            if metric in measured[reference]
+        }
+        for name, metrics in measured.items()
+        if name not in (reference, NO_COVARIATES)
+    }
+
+
+def _by_third(
+    risk: Risks, judged: _Judged
+) -> tuple[dict[str, IncidenceCurve], list[dict[str, Any]]]:
+    """Curves of the thirds of a risk, and their mean risk beside what was observed."""
+    data = judged.data
+    main = judged.horizons.index(judged.main) if risk.shape[1] > 1 else 0
+    if not np.ptp(risk[:, -1]):
+        return {}, []
+    third = pd.qcut(risk[:, -1], 3, duplicates="drop", labels=False)
+    n_parts = int(third.max()) + 1
+    labels = THIRDS if n_parts == len(THIRDS) else [f"part {k + 1}" for k in range(n_parts)]
+    curves, calibration = {}, []
+    for k, label in enumerate(labels):
+        of_third = third == k
+        curve = cumulative_incidence(
+            data.months[of_third], data.event[of_third], data.persons[of_third]
+        )
+        curves[label] = curve
+        calibration.append(
+            {
+                "group": label,
+                "knees": int(of_third.sum()),
+                "months": judged.main,
+                "predicted": float(risk[of_third, main].mean()),
+                "observed": as_json(curve.at(judged.main)),
+            }
+        )
+    return curves, calibration

@@ -1,0 +1,313 @@
+"""Regressions of times to events, the only module that knows lifelines.
+
+lifelines finds coefficients; intervals and tests count persons (docs/decisions/0009).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from lifelines import CoxPHFitter, WeibullAFTFitter
+from lifelines.exceptions import ConvergenceError
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.special import expit, ndtr, ndtri
+
+from kneeoa_mm.analysis.covariates import Design, Term, design
+from kneeoa_mm.analysis.efron import (
+    clustered_variance,
+    efron_cumulative_hazard,
+    efron_residuals,
+    proportional_hazards_p_value,
+    proportional_hazards_p_values,
+)
+from kneeoa_mm.analysis.nonparametric import ONE_PERSON, harrell_c
+from kneeoa_mm.analysis.separation import separation_of
+from kneeoa_mm.analysis.time_models import AftModel, AftTerm, CoxModel, CoxTerm
+from kneeoa_mm.analysis.time_to_event import TimeToEvent
+from kneeoa_mm.analysis.weibull import weibull_scores
+from kneeoa_mm.records import Estimate
+
+_FEW_EVENTS_A_TERM = 10
+_Z = float(ndtri(0.975))
+FIT_ERRORS = (ConvergenceError, np.linalg.LinAlgError, ValueError)
+
+Floats = NDArray[np.float64]
+
+
+def fit_cox(data: TimeToEvent, covariates: Sequence[str], *, where: object = "") -> CoxModel:
+    """Fit a Cox proportional-hazards model with person-clustered standard errors.
+
+    lifelines maximises Efron's likelihood; ``efron`` has the sandwich variance and the test for
+    proportional hazards. Late entry is honoured.
+
+    Args:
+        data: Knees with follow-up.
+        covariates: Columns of ``data.rows``.
+        where: Named in errors.
+
+    Raises:
+        InputError: A covariate is no column, or has too many levels.
+    """
+    matrix = design(data.rows, covariates, data.event, where=where)
+    used = data.subset(matrix.kept)
+    n, events = len(used.event), int(used.event.sum())
+
+    def without(reason: str) -> CoxModel:
+        terms = tuple(CoxTerm(*line) for line in _not_estimated(matrix, n, reason))
+        return CoxModel(terms, n, events, matrix.notes, reason=reason)
+
+    refused = _refusal(matrix, used)
+    if refused:
+        return without(refused)
+    try:
+        coefficients, variance, warned = _fit_cox(matrix.columns, used)
+    except FIT_ERRORS as error:
+        return without(f"the fit does not converge: {str(error).splitlines()[0]}")
+    residuals = efron_residuals(
+        matrix.columns, used.months, used.event, coefficients, entry_months=used.entry_months
+    )
+    clustered = clustered_variance(residuals.score, used.persons, variance)
+    event_months = used.months[used.event == 1]
+    changes = proportional_hazards_p_values(residuals.schoenfeld, event_months, variance)
+    lines = [
+        CoxTerm(term, *_ratio(coefficient, error, n), float(change) if change >= 0 else None)
+        for term, coefficient, error, change in zip(
+            matrix.terms, coefficients, np.sqrt(np.diag(clustered)), changes, strict=True
+        )
+    ]
+    lines += [CoxTerm(*line) for line in _dropped(matrix, n)]
+    concordance = harrell_c(
+        used.months,
+        used.event,
+        matrix.columns @ coefficients,
+        used.persons,
+        entry_months=used.entry_months,
+    )
+    return CoxModel(
+        tuple(lines),
+        n,
+        events,
+        (*matrix.notes, *warned, *_few_events(matrix, events)),
+        concordance,
+        changes_with_time=proportional_hazards_p_value(
+            residuals.schoenfeld, event_months, variance
+        ),
+    )
+
+
+def fit_weibull(data: TimeToEvent, covariates: Sequence[str], *, where: object = "") -> AftModel:
+    """Fit a Weibull accelerated-failure-time model to intervals, with person-clustered errors.
+
+    Args:
+        data: Knees with follow-up, whose rows hold the interval of the event.
+        covariates: Columns of ``data.rows``.
+        where: Named in errors.
+
+    Raises:
+        InputError: A covariate is no column, or has too many levels.
+    """
+    matrix = design(data.rows, covariates, data.event, where=where)
+    used = data.subset(matrix.kept)
+    n, events = len(used.event), int(used.event.sum())
+
+    def without(reason: str) -> AftModel:
+        terms = tuple(AftTerm(*line) for line in _not_estimated(matrix, n, reason))
+        return AftModel(terms, n, events, matrix.notes, reason=reason)
+
+    refused = _refusal(matrix, used)
+    if refused:
+        return without(refused)
+    spread, centre = matrix.columns.std(axis=0), matrix.columns.mean(axis=0)
+    columns = (matrix.columns - centre) / spread
+    try:
+        coefficients, log_shape, variance, warned = _fit_weibull(columns, used)
+    except FIT_ERRORS as error:
+        return without(f"the fit does not converge: {str(error).splitlines()[0]}")
+    lower, upper = used.bounds()
+    with_ones = np.column_stack([columns, np.ones(n)])
+    scores = weibull_scores(
+        with_ones, lower, upper, coefficients, log_shape, entry_months=used.entry_months
+    )
+    errors = np.sqrt(np.diag(clustered_variance(scores, used.persons, variance)))
+    lines = [
+        AftTerm(term, *_ratio(coefficient / scale, error / scale, n))
+        for term, coefficient, error, scale in zip(
+            matrix.terms, coefficients[:-1], errors[:-2], spread, strict=True
+        )
+    ]
+    lines += [AftTerm(*line) for line in _dropped(matrix, n)]
+    return AftModel(
+        tuple(lines),
+        n,
+        events,
+        (*matrix.notes, *warned, *_few_events(matrix, events)),
+        _ratio(log_shape, errors[-1], n)[0],
+    )
+
+
+def conditional_odds_ratios(
+    columns: Floats,
+    case: NDArray[np.int64],
+    pairs: NDArray[np.int64],
+    persons: NDArray[np.str_],
+) -> list[Estimate]:
+    """Conditional logistic regression of matched pairs, with person-clustered intervals.
+
+    Its likelihood is that of a Cox model of one event in each stratum, the pair.
+
+    Args:
+        columns: Scores, shape (n, p).
+        case: 1 for the case and 0 for the control of each pair, shape (n,).
+        pairs: Pair of each knee, two knees each, shape (n,).
+        persons: Person of each knee, shape (n,); pairs that share a person count as one.
+
+    Returns:
+        Odds ratio of one unit of each score, or why there is none.
+
+    Source:
+        Breslow and Day 1980, Statistical Methods in Cancer Research 1, chapter 7.
+    """
+    order = np.lexsort([-case, pairs])
+    differences = columns[order[::2]] - columns[order[1::2]]
+    n_pairs = len(differences)
+    frame = pd.DataFrame(columns).add_prefix("x").assign(months=1.0, event=case, pair=pairs)
+    try:
+        if np.any(np.all(differences >= 0, axis=0) | np.all(differences <= 0, axis=0)):
+            raise ConvergenceError("a score tells the case of every pair, or of none")
+        model, _ = _recorded(lambda: CoxPHFitter().fit(frame, "months", "event", strata=["pair"]))
+        variance = model.variance_matrix_.to_numpy()
+        coefficients = _sound(model.params_.to_numpy(), variance)
+    except FIT_ERRORS as error:
+        reason = f"the fit does not converge: {str(error).splitlines()[0]}"
+        return [Estimate(None, n=n_pairs, reason=reason) for _ in range(columns.shape[1])]
+    score = expit(-differences @ coefficients)[:, None] * differences
+    errors = np.sqrt(np.diag(clustered_variance(score, _linked(persons[order]), variance)))
+    return [
+        _ratio(coefficient, error, n_pairs)[0]
+        for coefficient, error in zip(coefficients, errors, strict=True)
+    ]
+
+
+def _linked(persons: NDArray[np.str_]) -> NDArray[np.str_]:
+    """Cluster of each pair; persons stand by two, and pairs with a person in common are one."""
+    names, codes = np.unique(persons, return_inverse=True)
+    links = coo_array(
+        (np.ones(len(codes) // 2), (codes[::2], codes[1::2])), shape=(len(names), len(names))
+    )
+    component = connected_components(links, directed=False)[1]
+    return np.asarray(component[codes[::2]].astype(str))
+
+
+def cox_risks(
+    columns: Floats,
+    data: TimeToEvent,
+    learns: NDArray[np.bool_],
+    horizons: Sequence[float],
+) -> Floats:
+    """Risks by each horizon of the knees that a Cox model did not learn from.
+
+    Args:
+        columns: Covariates, shape (n, p); with no column the risk is that of all who learn.
+        data: The same n knees.
+        learns: Which of them the model learns from, shape (n,).
+        horizons: Months.
+
+    Returns:
+        Shape (knees that do not learn, horizons).
+
+    Raises:
+        ConvergenceError: The fit does not converge.
+        ValueError: It cannot be done.
+    """
+    taught, at = data.subset(learns), np.asarray(horizons, dtype=float)
+    coefficients = np.zeros(columns.shape[1])
+    if columns.shape[1]:
+        varies = columns[learns].std(axis=0) > 0
+        coefficients[varies] = _fit_cox(columns[learns][:, varies], taught)[0]
+    hazard = np.exp((columns - columns[learns].mean(axis=0)) @ coefficients)
+    baseline = efron_cumulative_hazard(hazard[learns], taught.months, taught.event, at)
+    return np.asarray(1 - np.exp(-hazard[~learns, None] * baseline))
+
+
+def _refusal(matrix: Design, used: TimeToEvent) -> str | None:
+    """Why no regression is tried."""
+    events, terms = int(used.event.sum()), len(matrix.terms)
+    if not terms:
+        return "no covariate is left"
+    if len(np.unique(used.persons)) < 2:
+        return ONE_PERSON.replace("interval", "model")
+    if events <= terms:
+        return f"{events} events are too few for {terms} terms"
+    return separation_of(matrix, used)
+
+
+def _not_estimated(matrix: Design, n: int, reason: str) -> list[tuple[Term, Estimate]]:
+    none = [(term, Estimate(None, n=n, reason=reason)) for term in matrix.terms]
+    return none + _dropped(matrix, n)
+
+
+def _dropped(matrix: Design, n: int) -> list[tuple[Term, Estimate]]:
+    return [(term, Estimate(None, n=n, reason=why)) for term, why in matrix.not_estimable.items()]
+
+
+def _few_events(matrix: Design, events: int) -> list[str]:
+    terms = len(matrix.terms)
+    few = events < _FEW_EVENTS_A_TERM * terms
+    return [f"{events} events for {terms} terms: ratios are unstable."] if few else []
+
+
+def _ratio(coefficient: float, standard_error: float, n: int) -> tuple[Estimate, float]:
+    """The exponential of a coefficient with its 95 % interval, and the P value of 1."""
+    limits = coefficient + _Z * standard_error * np.array([-1, 1])
+    ratio, low, high = (float(each) for each in np.exp([coefficient, *limits]))
+    return Estimate(ratio, low, high, n), float(2 * ndtr(-abs(coefficient) / standard_error))
+
+
+def _fit_cox(columns: Floats, data: TimeToEvent) -> tuple[Floats, Floats, list[str]]:
+    """Log hazard ratios (p,), their inverse information (p, p), and what lifelines warns of."""
+    frame = pd.DataFrame(columns).add_prefix("x").assign(months=data.months, event=data.event)
+    columns_of = {"duration_col": "months", "event_col": "event"}
+    if data.entry_months is not None:
+        frame["entry"] = data.entry_months
+        columns_of["entry_col"] = "entry"
+    model, warned = _recorded(lambda: CoxPHFitter().fit(frame, **columns_of))
+    coefficients, variance = model.params_.to_numpy(), model.variance_matrix_.to_numpy()
+    return _sound(coefficients, variance), variance, warned
+
+
+def _fit_weibull(columns: Floats, data: TimeToEvent) -> tuple[Floats, float, Floats, list[str]]:
+    """Log time ratios and log scale (p + 1,), log shape, inverse information, and warnings."""
+    lower, upper = data.bounds()
+    frame = pd.DataFrame(columns).add_prefix("x").assign(lower=lower, upper=upper)
+    columns_of = {"lower_bound_col": "lower", "upper_bound_col": "upper"}
+    if data.entry_months is not None:
+        frame["entry"] = data.entry_months
+        columns_of["entry_col"] = "entry"
+    model, warned = _recorded(
+        lambda: WeibullAFTFitter().fit_interval_censoring(frame, **columns_of)
+    )
+    names = [("lambda_", f"x{k}") for k in range(columns.shape[1])]
+    names += [("lambda_", "Intercept"), ("rho_", "Intercept")]
+    variance = model.variance_matrix_.loc[names, names].to_numpy()
+    parameters = _sound(model.params_.loc[names].to_numpy(), variance)
+    return parameters[:-1], float(parameters[-1]), variance, warned
+
+
+def _recorded(fit: Any) -> tuple[Any, list[str]]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = fit()
+    told = sorted({str(w.message).strip().splitlines()[0] for w in caught})
+    return model, [f"lifelines warns: {text}" for text in told]
+
+
+def _sound(coefficients: Floats, variance: Floats) -> Floats:
+    if not (np.isfinite(coefficients).all() and (np.diag(variance) > 0).all()):
+        raise ConvergenceError("a coefficient is not finite")
+    return coefficients

@@ -1,0 +1,366 @@
+"""How much each pixel and each clinical factor moved one output of one network; Captum's door.
+
+Everything is in log-odds, whatever the head: a picture and a factor that say +1 raise the odds of
+the answer alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import numpy as np
+import torch
+from captum.attr import (
+    FeatureAblation,
+    GradientShap,
+    IntegratedGradients,
+    LayerAttribution,
+    LayerGradCam,
+    Occlusion,
+    Saliency,
+)
+from captum.metrics import infidelity, sensitivity_max
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kneeoa_mm.config import ExplainConfig
+from kneeoa_mm.learning.answers import Answer
+from kneeoa_mm.learning.feature_maps import choose_layer
+from kneeoa_mm.learning.networks import Network
+
+_PER_PASS = 8
+
+
+class Method(StrEnum):
+    """How a map is made."""
+
+    GRADCAM = "gradcam"
+    """Grad-CAM (Selvaraju et al. 2017) before its ReLU, so that evidence against stays."""
+    SALIENCY = "saliency"
+    """Input gradient (Simonyan et al. 2014): log-odds per unit of input."""
+    INTEGRATED_GRADIENTS = "integrated_gradients"
+    """Sundararajan et al. 2017, from the reference: contributions that add up."""
+    OCCLUSION = "occlusion"
+    """Zeiler and Fergus 2014: what the log-odds lose when a window becomes the reference."""
+    GRADIENT_SHAP = "gradient_shap"
+    """Expected gradients (Lundberg and Lee 2017) from other knees: contributions that add up."""
+
+
+ADDITIVE = {Method.INTEGRATED_GRADIENTS, Method.GRADIENT_SHAP}
+"""Methods whose pixels and factors add up to the difference that they explain."""
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """One answer of one network about one knee, and what to compare it with.
+
+    Attributes:
+        network: In evaluation mode.
+        answer: Whose log-odds are explained.
+        images: Network input, (1, 1, S, S).
+        clinical: Encoded factors, then the read grade where the network wants it, (1, F); None
+            for an image-only network.
+        reference_images: The knee without what could be seen in it, (1, 1, S, S).
+        reference_clinical: The average person, (1, F).
+        others: Knees of other persons as (images, clinical), for gradient SHAP.
+        factors: Columns of ``clinical`` that belong to each factor.
+    """
+
+    network: Network
+    answer: Answer
+    images: Tensor
+    clinical: Tensor | None
+    reference_images: Tensor
+    reference_clinical: Tensor | None = None
+    others: tuple[Tensor, Tensor | None] | None = None
+    factors: Mapping[str, list[int]] | None = None
+
+    def log_odds(self, images: Tensor, clinical: Tensor | None = None) -> Tensor:
+        """Log-odds of the answer, (B,); without factors with those of the knee."""
+        return self.answer.log_odds(self.outputs(images, clinical))
+
+    def outputs(self, images: Tensor, clinical: Tensor | None = None) -> dict[str, Tensor]:
+        """All outputs of the network."""
+        batch = {"images": images.contiguous(memory_format=torch.channels_last)}
+        factors = self.clinical if clinical is None else clinical
+        if factors is not None:
+            factors = factors.expand(len(images), -1)
+            n_clinical = self.network.architecture["clinical_features"]
+            batch["clinical"] = factors[:, :n_clinical]
+            if factors.shape[1] > n_clinical:
+                batch["kl_read"] = factors[:, n_clinical:]
+        return self.network(batch)
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """Images, and factors where there are any."""
+        return (self.images,) if self.clinical is None else (self.images, self.clinical)
+
+    @property
+    def references(self) -> tuple[Tensor, ...]:
+        """What the inputs are compared with, in the same order."""
+        if self.reference_clinical is None:
+            return (self.reference_images,)
+        return (self.reference_images, self.reference_clinical)
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """One map, with what the clinical factors did beside it.
+
+    Attributes:
+        method: How it was made.
+        pixels: Signed map (S, S); positive speaks for the answer. Of integrated gradients and
+            gradient SHAP log-odds, of occlusion log-odds per window, of the input gradient
+            log-odds per unit of input, of Grad-CAM without a unit. Zero where there is no map.
+        status: ``ok``, ``no positive evidence`` (the map is all negative, and is kept), or why
+            there is no map.
+        picture: What the whole picture changed, in log-odds; None for Grad-CAM.
+        factors: What each clinical factor changed, in log-odds.
+        gap: Sum of an additive method less the difference that it explains, in log-odds.
+        layer: Where Grad-CAM looked.
+        cells: Rows and columns of the map before it was enlarged to (S, S).
+    """
+
+    method: Method
+    pixels: NDArray[np.float32]
+    status: str = "ok"
+    picture: float | None = None
+    factors: Mapping[str, float] | None = None
+    gap: float | None = None
+    layer: str = ""
+    cells: tuple[int, int] = (0, 0)
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether there is a map at all."""
+        return self.status in {"ok", "no positive evidence"}
+
+
+def attribute(question: Question, method: Method, config: ExplainConfig) -> Attribution:
+    """Make one map.
+
+    Args:
+        question: What is to be explained.
+        method: How.
+        config: Numbers of steps and draws, size of windows, seed.
+    """
+    with _seeded(config.seed):
+        found = _MAKERS[method](question, config)
+    if not np.isfinite(found.pixels).all():
+        return replace(found, pixels=np.zeros_like(found.pixels), status="not finite")
+    if found.is_drawn and not (found.pixels != 0).any():
+        return replace(found, status="the output does not depend on the picture")
+    if found.is_drawn and found.pixels.max() <= 0:
+        return replace(found, status="no positive evidence")
+    return found
+
+
+def _gradcam(question: Question, config: ExplainConfig) -> Attribution:
+    name, layer = choose_layer(question.network, question.images)
+    # weights need no gradient here, so the picture must ask for one
+    images = question.images.clone().requires_grad_(True)
+    cam = LayerGradCam(question.log_odds, layer).attribute(images)
+    cells = (cam.shape[-2], cam.shape[-1])
+    whole = LayerAttribution.interpolate(cam, tuple(images.shape[-2:]), "bilinear")
+    return Attribution(Method.GRADCAM, _as_map(whole), layer=name, cells=cells)
+
+
+def _saliency(question: Question, config: ExplainConfig) -> Attribution:
+    gradients = Saliency(question.log_odds).attribute(_with_gradient(question.inputs), abs=False)
+    pairs = zip(gradients, question.inputs, question.references, strict=True)
+    changes = [gradient.detach() * (own - reference) for gradient, own, reference in pairs]
+    return _from_parts(Method.SALIENCY, question, gradients[0], changes)
+
+
+def _integrated_gradients(question: Question, config: ExplainConfig) -> Attribution:
+    parts, gap = IntegratedGradients(question.log_odds).attribute(
+        _with_gradient(question.inputs),
+        baselines=question.references,
+        n_steps=config.steps,
+        internal_batch_size=_PER_PASS,
+        return_convergence_delta=True,
+    )
+    found = _from_parts(Method.INTEGRATED_GRADIENTS, question, parts[0], parts)
+    return replace(found, gap=float(gap))
+
+
+def _gradient_shap(question: Question, config: ExplainConfig) -> Attribution:
+    if question.others is None:
+        empty = np.zeros(question.images.shape[-2:], np.float32)
+        return Attribution(Method.GRADIENT_SHAP, empty, "no other knee to compare with")
+    baselines = tuple(part for part in question.others if part is not None)
+    parts, gap = GradientShap(question.log_odds).attribute(
+        _with_gradient(question.inputs),
+        baselines=baselines,
+        n_samples=config.draws,
+        return_convergence_delta=True,
+    )
+    found = _from_parts(Method.GRADIENT_SHAP, question, parts[0], parts)
+    return replace(found, gap=float(gap.mean()))
+
+
+def _occlusion(question: Question, config: ExplainConfig) -> Attribution:
+    size = question.images.shape[-1]
+    window, stride = (
+        max(1, round(share * size)) for share in (config.occlusion_window, config.occlusion_stride)
+    )
+    lost = Occlusion(question.log_odds).attribute(
+        question.images,
+        sliding_window_shapes=(1, window, window),
+        strides=(1, stride, stride),
+        baselines=question.reference_images,
+        perturbations_per_eval=_PER_PASS,
+    )
+    # Captum's other groups: the whole picture is one, each factor is one
+    masks = [torch.zeros_like(question.images, dtype=torch.long)]
+    if question.clinical is not None:
+        masks.append(torch.zeros_like(question.clinical, dtype=torch.long))
+        for number, columns in enumerate((question.factors or {}).values(), start=1):
+            masks[1][0, columns] = number
+    with torch.no_grad():
+        parts = FeatureAblation(question.log_odds).attribute(
+            question.inputs, baselines=question.references, feature_mask=tuple(masks)
+        )
+    steps = len(range(0, size - window + stride, stride))
+    found = Attribution(
+        Method.OCCLUSION,
+        _as_map(lost),
+        picture=float(parts[0].flatten()[0]),
+        cells=(steps, steps),
+    )
+    if question.clinical is None:
+        return found
+    # every column of a factor holds what the whole factor changed
+    changed = {name: float(parts[1][0, own[0]]) for name, own in (question.factors or {}).items()}
+    return replace(found, factors=changed)
+
+
+_MAKERS: dict[Method, Callable[[Question, ExplainConfig], Attribution]] = {
+    Method.GRADCAM: _gradcam,
+    Method.SALIENCY: _saliency,
+    Method.INTEGRATED_GRADIENTS: _integrated_gradients,
+    Method.OCCLUSION: _occlusion,
+    Method.GRADIENT_SHAP: _gradient_shap,
+}
+
+
+def _from_parts(
+    method: Method, question: Question, pixels: Tensor, changes: list[Tensor] | tuple[Tensor, ...]
+) -> Attribution:
+    """A map of pixels, beside the changes of (picture, factors) in log-odds."""
+    factors = None
+    if question.clinical is not None and question.factors is not None:
+        each = changes[1].detach()[0]
+        factors = {name: float(each[columns].sum()) for name, columns in question.factors.items()}
+    side = pixels.shape[-1]
+    return Attribution(
+        method,
+        _as_map(pixels),
+        picture=float(changes[0].detach().sum()),
+        factors=factors,
+        cells=(side, side),
+    )
+
+
+def _with_gradient(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(each.clone().requires_grad_(True) for each in inputs)
+
+
+def _as_map(values: Tensor) -> NDArray[np.float32]:
+    return values.detach()[0, 0].cpu().float().numpy()
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Make the draws of Captum, which come from the global states, those of ``seed``."""
+    before = np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            np.random.set_state(before)
+
+
+def infidelity_of(
+    question: Question,
+    found: Attribution,
+    cells: Tensor,
+    *,
+    draws: int,
+    seed: int,
+) -> tuple[float, float]:
+    """How badly a map tells what happens when parts of the picture are taken away.
+
+    Yeh et al. 2019 (NeurIPS 32), by Captum: random cells become the reference; the map says how
+    far the log-odds fall, up to one factor that is chosen to suit it best.
+
+    Args:
+        question: What the map is of.
+        found: The map.
+        cells: Number of the cell that each pixel belongs to, (S, S).
+        draws: How often cells are taken away.
+        seed: Of the draws.
+
+    Returns:
+        Mean squared error in squared log-odds, and its share of the mean squared change: 0 tells
+        all, 1 tells nothing. NaN where taking away changed nothing.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    n_cells = int(cells.max()) + 1
+    lost = question.images - question.reference_images
+    changes: list[Tensor] = []
+
+    def take_away(images: Tensor) -> tuple[Tensor, Tensor]:
+        share = 0.1 + 0.4 * torch.rand(len(images), 1, generator=generator)
+        taken = torch.rand(len(images), n_cells, generator=generator) < share
+        mask = taken.float()[:, cells.flatten().cpu()].view(-1, 1, *cells.shape).to(images.device)
+        with torch.no_grad():
+            changes.append(question.log_odds(images) - question.log_odds(images - mask * lost))
+        weighted = mask * lost if found.method is Method.SALIENCY else mask
+        return weighted, images - mask * lost
+
+    pixels = torch.from_numpy(found.pixels)[None, None].to(question.images.device)
+    error = infidelity(
+        question.log_odds,
+        take_away,
+        question.images,
+        pixels,
+        n_perturb_samples=draws,
+        max_examples_per_batch=_PER_PASS,
+        normalize=True,
+    )
+    moved = float((torch.cat(changes) ** 2).mean())
+    return float(error), float(error) / moved if moved > 0 else float("nan")
+
+
+def sensitivity_of(
+    question: Question, method: Method, config: ExplainConfig, *, radius: float
+) -> float:
+    """How far a map can move when the picture hardly does, relative to its size (Yeh et al. 2019).
+
+    Args:
+        question: What is explained.
+        method: How.
+        config: As for the map; ``sensitivity_draws`` pictures are tried.
+        radius: Largest change of a pixel, in units of the network's input.
+    """
+
+    def explain(images: tuple[Tensor, ...]) -> Tensor:
+        again = attribute(replace(question, images=images[0]), method, config)
+        return torch.from_numpy(again.pixels)[None, None]
+
+    with _seeded(config.seed):
+        moved = sensitivity_max(
+            explain,
+            question.images,
+            perturb_radius=radius,
+            n_perturb_samples=config.sensitivity_draws,
+            max_examples_per_batch=1,
+        )
+    return float(moved)

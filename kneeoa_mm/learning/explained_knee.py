@@ -1,0 +1,351 @@
+"""One knee before all members that may judge it: what each was moved by, and their mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from kneeoa_mm.config import ExplainConfig
+from kneeoa_mm.learning.answers import Answer, choose_answer
+from kneeoa_mm.learning.attribution import ADDITIVE, Attribution, Method, Question, attribute
+from kneeoa_mm.learning.clinical import ClinicalEncoding
+from kneeoa_mm.learning.dataset import to_input
+from kneeoa_mm.learning.framing import frame
+from kneeoa_mm.learning.heads import N_GRADES
+from kneeoa_mm.learning.inference import Ensemble, ImageStore, Model
+from kneeoa_mm.learning.placement import Placement
+from kneeoa_mm.metrics import persons_of
+from kneeoa_mm.records import Box
+
+MEAN = "mean"
+READING = "kl_grade_read"
+_BLUR_SHARE = 1 / 16
+"""Of the picture's side: wider than a joint space, which is gone in the blurred knee."""
+_BOX = ("box_left_px", "box_top_px", "box_right_px", "box_bottom_px")
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """The knees of a run.
+
+    Attributes:
+        ensemble: The model.
+        knees: Rows of ``sources.read_knees``: first those to explain, then others to compare with.
+        n_explained: How many are explained.
+        clinical: Factors by ``knee_id``; None without.
+        device: ``cpu`` or ``cuda``.
+    """
+
+    ensemble: Ensemble
+    knees: pd.DataFrame
+    n_explained: int
+    clinical: pd.DataFrame | None
+    device: str
+
+    @cached_property
+    def store(self) -> ImageStore:
+        """Their images."""
+        return ImageStore(self.knees)
+
+    @cached_property
+    def persons(self) -> NDArray[np.str_]:
+        """The person of each knee."""
+        return persons_of(self.knees["subject_id"], self.knees["knee_id"])
+
+    def encoded(self, member: Model) -> Factors | None:
+        """What a member is told beside the picture; None for an image-only one."""
+        knee_ids = self.knees["knee_id"]
+        table = pd.DataFrame(index=knee_ids) if self.clinical is None else self.clinical
+        parts: list[Callable[[pd.DataFrame], NDArray[np.float32]]] = []
+        columns: dict[str, list[int]] = {}
+        width = 0
+        if member.clinical is not None:
+            parts.append(member.clinical.transform)
+            columns = factor_columns(member.clinical)
+            width = member.clinical.n_features
+        if getattr(member.network, "unread_branch", None) is not None:
+            parts.append(_reading)
+            columns[READING] = list(range(width, width + N_GRADES))
+        if not parts:
+            return None
+        own, all_known = (
+            np.concatenate([part(rows) for part in parts], axis=1)
+            for rows in (table.reindex(knee_ids), table)
+        )
+        average = all_known.mean(axis=0, keepdims=True)
+        return Factors(
+            torch.from_numpy(own).to(self.device),
+            torch.from_numpy(average).to(self.device),
+            columns,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """Encoded factors.
+
+    Attributes:
+        own: Of each knee, (n, F).
+        average: Of the average person of the table, (1, F).
+        columns: Which of them belong to each factor.
+    """
+
+    own: Tensor
+    average: Tensor
+    columns: Mapping[str, list[int]]
+
+
+def _reading(table: pd.DataFrame) -> NDArray[np.float32]:
+    """The read grade as one-hot columns (n, 5), all zero where there is none."""
+    grades = table.get("kl_grade", pd.Series(np.nan, index=table.index)).astype(float)
+    return np.stack([grades == grade for grade in range(N_GRADES)], axis=1).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Voice:
+    """One member on one knee.
+
+    Attributes:
+        member: The member.
+        question: What was explained.
+        found: Its maps, in the units of its input.
+        grey: The knee as it saw it, (S, S).
+        placement: Where that lies on the knee image.
+    """
+
+    member: Model
+    question: Question
+    found: tuple[Attribution, ...]
+    grey: NDArray[np.uint8]
+    placement: Placement
+
+    @property
+    def maps(self) -> list[Attribution]:
+        """Its maps, input gradients per full range of grey, as other members have other units."""
+        std = self.member.card.preprocessing.std
+        return [
+            replace(each, pixels=np.asarray(each.pixels / std, dtype=np.float32))
+            if each.method is Method.SALIENCY
+            else each
+            for each in self.found
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class ExplainedKnee:
+    """What moved a model's answer about one knee.
+
+    Attributes:
+        knee: Its row.
+        person: Whose it is.
+        answer: What was explained.
+        grade: The grade that the members find most probable on average.
+        risk: Of progression, where the model predicts it.
+        log_odds: Of the answer, averaged over members.
+        reference_log_odds: The same of the blurred knee and the average person.
+        is_seen: All members were trained on this person.
+        voices: The members that speak.
+        shape: Rows and columns of the knee image.
+        grey: The knee as the first member of the model would see it, (S, S), whether it speaks or
+            not: so that maps of all knees have one size.
+        placement: Where that lies on the knee image.
+    """
+
+    knee: pd.Series
+    person: str
+    answer: Answer
+    grade: int
+    risk: float | None
+    log_odds: float
+    reference_log_odds: float
+    is_seen: bool
+    voices: tuple[Voice, ...]
+    shape: tuple[int, int]
+    grey: NDArray[np.uint8]
+    placement: Placement
+
+    @cached_property
+    def mean(self) -> list[Attribution]:
+        """The mean map of each method over members, in the pixels of ``grey``."""
+        per_voice = [[self._moved(voice, each) for each in voice.maps] for voice in self.voices]
+        return [_mean(list(found)) for found in zip(*per_voice, strict=True)]
+
+    def _moved(self, voice: Voice, found: Attribution) -> Attribution:
+        """A member's map in the pixels of ``grey``."""
+        size = len(self.grey)
+        pixels = found.pixels
+        if len(pixels) != size:
+            image = Image.fromarray(pixels).resize((size, size), Image.Resampling.BOX)
+            pixels = np.asarray(image, dtype=np.float32)
+        pixels = self.placement.take(voice.placement, pixels)
+        if found.method in ADDITIVE or found.method is Method.SALIENCY:
+            # what a pixel contributes grows with its area
+            area = self.placement.area / self.grey.size * voice.grey.size / voice.placement.area
+            pixels = np.multiply(pixels, area, dtype=np.float32)
+        return replace(found, pixels=pixels)
+
+    @property
+    def image_path(self) -> Path:
+        """File of the knee image."""
+        return Path(str(self.knee["image_path"]))
+
+    def on_film(self, placement: Placement) -> Placement | None:
+        """Where a place on the image lies on the film; None where the film's box is not known."""
+        if not set(_BOX) <= set(self.knee.index) or self.knee[list(_BOX)].isna().any():
+            return None
+        box = Box(*(int(self.knee[edge]) for edge in _BOX))
+        flipped = bool(self.knee.get("flipped", False))
+        return placement.on_film(self.shape, box, is_flipped=flipped)
+
+
+def explain_knee(sample: Sample, index: int, config: ExplainConfig) -> ExplainedKnee | None:
+    """Make the maps of one knee by all members that never learnt from its person.
+
+    Where all members did, all speak, and the knee says so.
+
+    Args:
+        sample: The knees.
+        index: Which one.
+        config: The answer, the methods, their settings.
+
+    Returns:
+        None where the image cannot be read.
+
+    Raises:
+        ConfigError: The model does not give that answer.
+    """
+    knee = sample.knees.iloc[index]
+    subject = str(knee["subject_id"])
+    members = sample.ensemble.members
+    fresh = [m for m in members if not m.card.seen_subjects.in_training([subject])]
+    speaking = fresh or list(members)
+    questions = [_question(sample, member, index) for member in speaking]
+    if not sample.store.readable[index]:
+        return None
+    with torch.no_grad():
+        outputs = [question.outputs(*question.inputs) for question in questions]
+    each = torch.cat([output["kl_logits"].softmax(dim=1) for output in outputs])
+    grades = each.mean(dim=0).double().cpu().numpy()
+    risks = [float(o["jsl_logit"].sigmoid()) for o in outputs if "jsl_logit" in o]
+    answer = choose_answer(config.target, grades, sample.ensemble.outcome_column)
+    questions = [replace(question, answer=answer) for question in questions]
+    with torch.no_grad():
+        own = [float(q.log_odds(*q.inputs)) for q in questions]
+        without = [float(q.log_odds(*q.references)) for q in questions]
+    with Image.open(knee["image_path"]) as image:
+        shape = (image.height, image.width)
+    voices = [
+        Voice(
+            member,
+            question,
+            tuple(attribute(question, Method(method), config) for method in config.methods),
+            sample.store.get(member.card.preprocessing)[index].numpy(),
+            _placement(member, shape, knee),
+        )
+        for member, question in zip(speaking, questions, strict=True)
+    ]
+    return ExplainedKnee(
+        knee,
+        str(sample.persons[index]),
+        answer,
+        int(grades.argmax()),
+        float(np.mean(risks)) if risks else None,
+        float(np.mean(own)),
+        float(np.mean(without)),
+        not fresh,
+        tuple(voices),
+        shape,
+        sample.store.get(members[0].card.preprocessing)[index].numpy(),
+        _placement(members[0], shape, knee),
+    )
+
+
+def _question(sample: Sample, member: Model, index: int) -> Question:
+    contract = member.card.preprocessing
+    stored = sample.store.get(contract)
+    images = to_input(stored[index : index + 1], contract).to(sample.device)
+    rest = np.arange(sample.n_explained, len(sample.knees))
+    rest = rest[(sample.persons[rest] != sample.persons[index]) & sample.store.readable[rest]]
+    factors = sample.encoded(member)
+    others = None
+    if len(rest):
+        pictures = to_input(stored[rest], contract).to(sample.device)
+        others = (pictures, None if factors is None else factors.own[rest])
+    return Question(
+        member.network.to(sample.device),
+        Answer(""),
+        images,
+        None if factors is None else factors.own[index : index + 1],
+        blurred(images),
+        None if factors is None else factors.average,
+        others,
+        None if factors is None else factors.columns,
+    )
+
+
+def blurred(images: Tensor) -> Tensor:
+    """Knees without detail, in their own exposure: what a picture is compared with.
+
+    Args:
+        images: Shape (B, 1, S, S).
+    """
+    sigma = images.shape[-1] * _BLUR_SHARE
+    soft = gaussian_filter(images.cpu().numpy(), sigma=(0, 0, sigma, sigma), mode="nearest")
+    return torch.from_numpy(soft).to(images.device)
+
+
+def factor_columns(encoding: ClinicalEncoding) -> dict[str, list[int]]:
+    """The encoded columns of each factor, its indicator of missing values among them."""
+    widths = dict.fromkeys(encoding.continuous, 2)
+    widths |= {name: len(known) + 1 for name, known in encoding.categorical.items()}
+    ends = np.cumsum(list(widths.values()))
+    starts = ends - list(widths.values())
+    return {
+        name: list(range(start, end))
+        for name, start, end in zip(widths, starts.tolist(), ends.tolist(), strict=True)
+    }
+
+
+def _placement(member: Model, shape: tuple[int, int], knee: pd.Series) -> Placement:
+    known = knee["field_of_view_plateau_widths"]
+    field_of_view = None if pd.isna(known) else float(known)
+    square, _ = frame(shape, field_of_view, member.card.preprocessing)
+    return Placement.on_image(square, is_mirrored=bool(knee["mirror"]))
+
+
+def _mean(found: list[Attribution]) -> Attribution:
+    drawn = [each for each in found if each.is_drawn]
+    if not drawn:
+        return found[0]
+    total = np.stack([each.pixels for each in drawn]).mean(axis=0, dtype=np.float64)
+    pixels: NDArray[np.float32] = np.asarray(total, dtype=np.float32)
+    first = drawn[0]
+    return replace(
+        first,
+        pixels=pixels,
+        status="ok" if pixels.max() > 0 else "no positive evidence",
+        picture=_mean_of([each.picture for each in drawn]),
+        gap=_mean_of([each.gap for each in drawn]),
+        factors=_mean_factors([each.factors for each in drawn if each.factors is not None]),
+    )
+
+
+def _mean_of(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _mean_factors(found: list[Mapping[str, float]]) -> dict[str, float] | None:
+    if not found:
+        return None
+    return {name: float(np.mean([each[name] for each in found])) for name in found[0]}

@@ -1,0 +1,120 @@
+"""The checks of all knees as one table of a model, each with its interval over persons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from kneeoa_mm.learning.faithfulness import STAGES, nan_free
+from kneeoa_mm.metrics import CI_PERCENTILES, bootstrap_rows
+
+RANDOM_ORDER = "random_order"
+MEASURES: Mapping[str, str] = {
+    "infidelity": "squared log-odds; lower is better",
+    "unexplained_share": "0 tells every change, 1 none",
+    "max_sensitivity": "relative to the map; lower is steadier",
+    "deletion_area": "probability; lower is better",
+    "deletion_gain": "random order less this map; above 0 is better than chance",
+    "insertion_area": "probability; higher is better",
+    "insertion_gain": "this map less random order; above 0 is better than chance",
+    **{
+        f"rank_correlation_{name}": f"with random weights: {name.replace('_', ' ')}; near 0 is good"
+        for name in STAGES
+    },
+    "joint_share": "share of the absolute attribution in the joint space",
+    "joint_area_share": "share of the picture that is joint space",
+    "joint_enrichment": "share of attribution over share of area; 1 is chance",
+}
+_N_BOOT = 1000
+
+
+@dataclass
+class Checks:
+    """What the checks of some knees found; grows a knee at a time."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """One a knee, method and measure."""
+    curves: list[dict[str, Any]] = field(default_factory=list)
+    """One a knee, method, curve and step."""
+
+    def add(
+        self,
+        knee: Mapping[str, Any],
+        method: str,
+        values: dict[str, float],
+        curves: Mapping[str, NDArray[np.float64]],
+    ) -> None:
+        """Note what was found about one map of one knee."""
+        for measure, value in nan_free(values).items():
+            self.rows.append({**knee, "method": method, "measure": measure, "value": value})
+        for curve, probabilities in curves.items():
+            shares = np.linspace(0, 1, len(probabilities))
+            for share, probability in zip(shares, probabilities, strict=True):
+                step = {"curve": curve, "share": share, "probability": probability}
+                self.curves.append({**knee, "method": method, **step})
+
+    def by_knee(self) -> pd.DataFrame:
+        """All measures, with what each map gains over random order."""
+        names = ["knee_id", "person", "member", "method", "measure", "value"]
+        table = pd.DataFrame(self.rows, columns=names)
+        table["value"] = table["value"].astype(float)
+        gains = [
+            _gain(table, "deletion_area", "deletion_gain", sign=-1),
+            _gain(table, "insertion_area", "insertion_gain", sign=1),
+        ]
+        filled = [part for part in gains if len(part)]
+        return pd.concat([table, *filled], ignore_index=True) if filled else table
+
+    def summary(self, seed: int) -> list[dict[str, Any]]:
+        """Mean of each measure and method, with the interval of a bootstrap of persons."""
+        table = self.by_knee()
+        order = {name: place for place, name in enumerate(MEASURES)}
+        found = []
+        for (method, measure), part in table.groupby(["method", "measure"], sort=False):
+            known = part.dropna(subset="value")
+            found.append(
+                {
+                    "method": method,
+                    "measure": measure,
+                    **_mean(known, len(part), seed),
+                    "meaning": MEASURES[str(measure)],
+                }
+            )
+        return sorted(found, key=lambda row: order[row["measure"]])
+
+    def mean_curves(self) -> pd.DataFrame:
+        """Mean probability of each step of each curve, over knees."""
+        names = ["method", "curve", "share"]
+        table = pd.DataFrame(self.curves, columns=["knee_id", "person", *names, "probability"])
+        grouped = table.groupby(names, sort=False)["probability"]
+        return grouped.agg(probability="mean", n_knees="size").reset_index()
+
+
+def _gain(table: pd.DataFrame, measure: str, name: str, *, sign: int) -> pd.DataFrame:
+    part = table[table["measure"] == measure]
+    chance = part[part["method"] == RANDOM_ORDER].set_index("knee_id")["value"]
+    maps = part[part["method"] != RANDOM_ORDER].copy()
+    maps["value"] = sign * (maps["value"] - maps["knee_id"].map(chance))
+    maps["measure"] = name
+    return maps
+
+
+def _mean(known: pd.DataFrame, n_asked: int, seed: int) -> dict[str, Any]:
+    values, persons = known["value"].to_numpy(float), known["person"].to_numpy(str)
+    n_persons = len(np.unique(persons))
+    counts = {"n_knees": len(values), "n_persons": n_persons, "n_undefined": n_asked - len(values)}
+    if not len(values):
+        nothing = {"value": None, "ci_low": None, "ci_high": None}
+        return {**nothing, **counts, "reason": "no map defines it"}
+    mean = float(values.mean())
+    if n_persons < 2:
+        reason = "an interval needs two persons"
+        return {"value": mean, "ci_low": None, "ci_high": None, **counts, "reason": reason}
+    draws = [values[rows].mean() for rows in bootstrap_rows(persons, n_boot=_N_BOOT, seed=seed)]
+    low, high = np.percentile(draws, CI_PERCENTILES)
+    return {"value": mean, "ci_low": float(low), "ci_high": float(high), **counts, "reason": None}

@@ -1,0 +1,311 @@
+"""The output folder of ``explain``, filled a knee at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from kneeoa_mm import __version__
+from kneeoa_mm.config import ExplainConfig
+from kneeoa_mm.errors import ItemError
+from kneeoa_mm.learning import faithfulness
+from kneeoa_mm.learning.attribution import ADDITIVE, Attribution, Method
+from kneeoa_mm.learning.dataset import read_grey
+from kneeoa_mm.learning.explained_knee import MEAN, ExplainedKnee, Voice
+from kneeoa_mm.learning.faithfulness_table import RANDOM_ORDER, Checks
+from kneeoa_mm.learning.joint_spaces import JointSpaces
+from kneeoa_mm.learning.mean_maps import MeanMaps
+from kneeoa_mm.learning.networks import Network
+from kneeoa_mm.learning.overlays import overlay, scaled, sheet, small, to_grey
+from kneeoa_mm.learning.placement import Placement
+from kneeoa_mm.records import KneeKey
+from kneeoa_mm.run_folder import atomic_path, write_json
+from kneeoa_mm.tables import escape_formulas
+
+ReadFilm = Callable[[str], NDArray[np.float32]]
+"""Greys (rows, columns) of the film that ``source`` names; raises ItemError."""
+
+FILM, IMAGE = "film", "knee image"
+"""What overlays are drawn on."""
+
+LIMITS = (
+    "A map shows what moved the network's output, not where disease is.",
+    "Log-odds are those of the network itself, before calibration and without test-time views.",
+    "The picture is compared with itself blurred, whose answer is not neutral "
+    "(reference_log_odds); factors are compared with the average person of the table.",
+)
+_NOISE = 0.02
+"""Largest noise for maximum sensitivity, as a share of the grey range (Yeh et al. 2019)."""
+_UNITS = {
+    Method.GRADCAM: "none",
+    Method.SALIENCY: "log-odds per full range of grey",
+    Method.INTEGRATED_GRADIENTS: "log-odds",
+    Method.OCCLUSION: "log-odds per window",
+    Method.GRADIENT_SHAP: "log-odds",
+}
+
+
+class SaliencyRun:
+    """The output folder, filled a knee at a time.
+
+    Args:
+        out: The folder.
+        config: What was asked for.
+        spaces: Outlines of joint spaces, for the checks.
+        read_film: Gives films to draw on.
+        means: Collects the mean maps.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        config: ExplainConfig,
+        spaces: JointSpaces,
+        read_film: ReadFilm | None,
+        means: MeanMaps,
+    ) -> None:
+        self._out, self._config, self._spaces, self._means = out, config, spaces, means
+        self._read_film = None if read_film is None else cache(read_film)
+        self._checks = Checks()
+        self._factors: list[dict[str, Any]] = []
+        self._n_checked = self._n_on_film = 0
+        self._film_faults: Counter[str] = Counter()
+        self._randomised: dict[str, list[Network]] = {}
+        self._summary: list[dict[str, Any]] = []
+        self.maps: list[dict[str, Any]] = []
+        """Rows of ``saliency.csv``."""
+
+    def add(self, found: ExplainedKnee, groups: list[str]) -> None:
+        """Write what belongs to one knee, and count it in the mean maps of ``groups``."""
+        stem = KneeKey.parse(str(found.knee["knee_id"])).file_stem
+        told = {voice.member.name: voice.maps for voice in found.voices}
+        if len(told) > 1:
+            told = {MEAN: found.mean, **told}
+        arrays = {f"{name}/{m.method}": m.pixels for name, maps in told.items() for m in maps}
+        _write_arrays(arrays, self._out / "maps" / f"{stem}.npz")
+        with atomic_path(self._out / "images" / f"{stem}.png") as temporary:
+            sheet(_rows(found, told)).save(temporary)
+        drawn_on = self._draw_where_it_was_taken(found, stem)
+        knee = {
+            "knee_id": found.knee["knee_id"],
+            "image": f"images/{stem}.png",
+            "map": f"maps/{stem}.npz",
+            "overlay": f"overlays/{stem}.png",
+            "drawn_on": drawn_on,
+            **_of_knee(found),
+        }
+        places = {MEAN: found.placement} | {v.member.name: v.placement for v in found.voices}
+        for name, maps in told.items():
+            place = _place(found, places[name], drawn_on)
+            self.maps += [knee | {"member": name} | _of_map(each) | place for each in maps]
+            for each in maps:
+                self._factors += _factor_rows(found, name, each)
+        self._means.add(found.person, groups, found.grey, found.mean)
+        if self._config.check:
+            self._check(found)
+
+    def _draw_where_it_was_taken(self, found: ExplainedKnee, stem: str) -> str:
+        """The first method over the whole film, or without a film over the whole knee image."""
+        place, drawn_on, on_film = found.placement, IMAGE, found.on_film(found.placement)
+        pixels = None
+        if self._read_film is not None and on_film is not None and "source" in found.knee:
+            try:
+                pixels, place, drawn_on = self._read_film(found.knee["source"]), on_film, FILM
+            except ItemError as error:
+                self._film_faults[error.code] += 1
+        self._n_on_film += drawn_on == FILM
+        grey = to_grey(read_grey(found.image_path) if pixels is None else pixels)
+        heat = place.lay(scaled(found.mean[0]), (grey.shape[0], grey.shape[1]))
+        with atomic_path(self._out / "overlays" / f"{stem}.png") as temporary:
+            small(overlay(grey, heat)).save(temporary)
+        return drawn_on
+
+    def _check(self, found: ExplainedKnee) -> None:
+        voice = found.voices[0]
+        knee_id = str(found.knee["knee_id"])
+        knee = {"knee_id": knee_id, "person": found.person, "member": voice.member.name}
+        mask = self._spaces.mask(found, voice.placement, len(voice.grey))
+        self._checks.add(
+            knee, RANDOM_ORDER, *faithfulness.check_random_order(voice.question, self._config)
+        )
+        is_repeated = self._n_checked < self._config.repeat_knees
+        self._n_checked += 1
+        for each in voice.found:
+            if each.is_drawn:
+                values, curves = faithfulness.check(voice.question, each, self._config, mask=mask)
+                if is_repeated:
+                    values |= self._check_again(voice, each)
+                self._checks.add(knee, str(each.method), values, curves)
+
+    def _check_again(self, voice: Voice, found: Attribution) -> dict[str, float]:
+        member = voice.member
+        if member.name not in self._randomised:
+            question = voice.question
+            self._randomised[member.name] = faithfulness.randomise(
+                question.network, question.images, len(faithfulness.STAGES), self._config.seed
+            )
+        return faithfulness.check_again(
+            voice.question,
+            found,
+            self._config,
+            radius=_NOISE / member.card.preprocessing.std,
+            randomised=self._randomised[member.name],
+        )
+
+    def finish(self) -> dict[str, Path]:
+        """Write the tables and the mean maps, and return what was written."""
+        out = self._out
+        outputs = {"saliency": _write_csv(self.maps, out / "saliency.csv")}
+        outputs |= {name: out / name for name in ("images", "overlays", "maps")}
+        if self._factors:
+            outputs["factors"] = _write_csv(self._factors, out / "factors.csv")
+        if self.maps:
+            _write_arrays(self._means.arrays(), out / "mean_maps.npz")
+            with atomic_path(out / "mean_maps.png") as temporary:
+                self._means.picture([Method(name) for name in self._config.methods]).save(temporary)
+            outputs["mean maps"] = out / "mean_maps.png"
+        if self._config.check:
+            self._summary = self._checks.summary(self._config.seed)
+            outputs["faithfulness"] = _write_csv(self._summary, out / "faithfulness.csv")
+            _write_csv(self._checks.by_knee(), out / "faithfulness_knees.csv")
+            _write_csv(self._checks.mean_curves(), out / "curves.csv")
+        outputs["document"] = write_json(out / "saliency.json", self._document())
+        return outputs
+
+    def _document(self) -> dict[str, Any]:
+        layers = {(row["member"], row["layer"], row["cells"]) for row in self.maps if row["layer"]}
+        return {
+            "package_version": __version__,
+            "methods": list(self._config.methods),
+            "answers": sorted({row["target"] for row in self.maps}),
+            "knees": len({row["knee_id"] for row in self.maps}),
+            "drawn_on_film": self._n_on_film,
+            "gradcam_layers": [
+                {"member": member, "layer": layer, "cells": cells}
+                for member, layer, cells in sorted(layers)
+            ],
+            "statuses": dict(Counter(f"{row['method']}: {row['status']}" for row in self.maps)),
+            "faithfulness": self._summary,
+            "limits": list(LIMITS),
+        }
+
+    def figures(self) -> dict[str, Any]:
+        """The checks, for the last lines of the command."""
+        found: dict[str, Any] = {}
+        for row in self._summary:
+            found.setdefault(row["method"], {})[row["measure"]] = row["value"]
+        return found
+
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know."""
+        n_knees = len({row["knee_id"] for row in self.maps})
+        notes = [LIMITS[0]]
+        if self._n_on_film < n_knees:
+            why = "".join(f"; {n} films: {code}" for code, n in self._film_faults.items())
+            n = n_knees - self._n_on_film
+            notes.append(f"{n} overlays are drawn on the knee image, not on the film{why}.")
+        odd = Counter(f"{r['method']}: {r['status']}" for r in self.maps if r["status"] != "ok")
+        notes += [f"{count} maps of {text}." for text, count in odd.items()]
+        seen = len({row["knee_id"] for row in self.maps if row["seen_in_training"]})
+        if seen:
+            notes.append(f"{seen} knees are of persons that every member was trained on.")
+        if self._config.check and self._n_checked > self._config.repeat_knees:
+            notes.append(
+                f"Sensitivity and random weights were tried on the first "
+                f"{self._config.repeat_knees} knees (repeat_knees)."
+            )
+        return tuple(notes)
+
+
+def _rows(
+    found: ExplainedKnee, told: Mapping[str, list[Attribution]]
+) -> list[tuple[str, list[tuple[str, NDArray[np.uint8]]]]]:
+    """Rows of the picture of a knee: the mean of the members first, then each of them."""
+    risk = "" if found.risk is None else f", risk {found.risk:.2f}"
+    answer = found.answer.name.replace("_", " ")
+    heading = f"KL {found.grade} predicted{risk}; {answer}: log-odds {found.log_odds:+.2f}"
+    greys = {MEAN: found.grey} | {v.member.name: v.grey for v in found.voices}
+    return [
+        (
+            f"{name}: {heading}" if place == 0 else name,
+            [
+                ("as the network saw it", greys[name]),
+                *((_caption(each), overlay(greys[name], scaled(each))) for each in maps),
+            ],
+        )
+        for place, (name, maps) in enumerate(told.items())
+    ]
+
+
+def _caption(found: Attribution) -> str:
+    name = str(found.method).replace("_", " ")
+    return name if found.status == "ok" else f"{name}: {found.status}"
+
+
+def _of_knee(found: ExplainedKnee) -> dict[str, Any]:
+    return {
+        "target": found.answer.name,
+        "kl_grade_pred": found.grade,
+        "risk": found.risk,
+        "log_odds": found.log_odds,
+        "reference_log_odds": found.reference_log_odds,
+        "seen_in_training": found.is_seen,
+    }
+
+
+def _place(found: ExplainedKnee, placement: Placement, drawn_on: str) -> dict[str, Any]:
+    """Where a map lies on what the overlay shows."""
+    on_film = found.on_film(placement) if drawn_on == FILM else None
+    place = on_film or placement
+    return {
+        "map_left_px": place.left,
+        "map_top_px": place.top,
+        "map_width_px": place.width,
+        "map_height_px": place.height,
+        "map_mirrored": place.is_mirrored,
+    }
+
+
+def _of_map(found: Attribution) -> dict[str, Any]:
+    return {
+        "method": str(found.method),
+        "status": found.status,
+        "unit": _UNITS[found.method],
+        "layer": found.layer,
+        "cells": "x".join(map(str, found.cells)),
+        "gap_log_odds": found.gap,
+    }
+
+
+def _factor_rows(found: ExplainedKnee, member: str, each: Attribution) -> list[dict[str, Any]]:
+    """The picture and the factors of one map on one scale; nothing where there are no factors."""
+    if each.factors is None:
+        return []
+    common = {
+        "knee_id": found.knee["knee_id"],
+        "member": member,
+        "target": found.answer.name,
+        "method": str(each.method),
+        "adds_up": each.method in ADDITIVE,
+    }
+    parts = {"picture": each.picture, **each.factors}
+    return [common | {"part": part, "log_odds": value} for part, value in parts.items()]
+
+
+def _write_arrays(arrays: Mapping[str, Any], path: Path) -> None:
+    with atomic_path(path) as temporary:
+        np.savez_compressed(temporary, **arrays)
+
+
+def _write_csv(rows: list[dict[str, Any]] | pd.DataFrame, path: Path) -> Path:
+    with atomic_path(path) as temporary:
+        table = escape_formulas(pd.DataFrame(rows))
+        table.to_csv(temporary, index=False, lineterminator="\n")
+    return path

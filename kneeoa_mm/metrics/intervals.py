@@ -1,0 +1,213 @@
+"""Estimates with person-clustered bootstrap intervals.
+
+The two knees of a person are not independent, so draws are of persons, not knees. A draw is a
+weight for each row; a metric weighs many draws together (``kneeoa_mm.metrics.metric``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kneeoa_mm.metrics.calibration import calibration_in_the_large, calibration_slope
+from kneeoa_mm.metrics.grades import GRADE_METRICS, GRADE_PROBABILITY_METRICS, SET_METRICS
+from kneeoa_mm.metrics.metric import Array, Labels, Metric, UndefinedMetricError
+from kneeoa_mm.metrics.risks import BINARY_METRICS, prevalence, scaled_brier, threshold_metrics
+from kneeoa_mm.records import UNKNOWN, Estimate
+
+CI_PERCENTILES = (2.5, 97.5)
+_RAISED_BY_NOISE = frozenset({"ece"})
+_CELLS_AT_ONCE = 400_000
+"""Rows times draws that are weighed together: what a core's cache holds."""
+
+
+def persons_of(subject_ids: ArrayLike, knee_ids: ArrayLike) -> NDArray[np.str_]:
+    """The person of each row; a knee whose subject is unknown counts as a person of its own.
+
+    Args:
+        subject_ids: Subject of each row, ``-`` where unknown, shape (n,).
+        knee_ids: Knee of each row, shape (n,).
+
+    Returns:
+        What intervals cluster on, shape (n,).
+
+    Example:
+        >>> persons_of(["9000017", "-"], ["a:9000017:0:L", "-:-:-:L"]).tolist()
+        ['9000017', '-:-:-:L']
+    """
+    subjects, knees = np.asarray(subject_ids, dtype=str), np.asarray(knee_ids, dtype=str)
+    return np.where(subjects == UNKNOWN, knees, subjects)
+
+
+def bootstrap_rows(subject_ids: ArrayLike, *, n_boot: int, seed: int) -> list[NDArray[np.int64]]:
+    """The rows of each draw, for a statistic that knows no weights.
+
+    Args:
+        subject_ids: Subject of each row, shape (n,).
+        n_boot: Number of draws.
+        seed: Seed of the draws.
+
+    Returns:
+        For each draw of ``bootstrap_weights`` the indices of its rows, each as often as drawn.
+    """
+    weights = bootstrap_weights(subject_ids, n_boot=n_boot, seed=seed)
+    rows = np.arange(len(weights))
+    return [np.repeat(rows, weights[:, draw]) for draw in range(weights.shape[1])]
+
+
+def bootstrap_weights(subject_ids: ArrayLike, *, n_boot: int, seed: int) -> NDArray[np.uint16]:
+    """Draw as many persons as there are, with replacement, again and again.
+
+    Args:
+        subject_ids: Subject of each row, shape (n,).
+        n_boot: Number of draws.
+        seed: Seed of the draws.
+
+    Returns:
+        How often each row is in each draw, (n, n_boot): as often as its person was drawn. Without
+        rows there are no draws.
+    """
+    persons, person = np.unique(np.asarray(subject_ids, dtype=str), return_inverse=True)
+    generator = np.random.default_rng(seed)
+    counts = np.zeros((len(persons), n_boot if len(persons) else 0), dtype=np.uint16)
+    for draw in range(counts.shape[1]):
+        drawn = generator.integers(len(persons), size=len(persons))
+        counts[:, draw] = np.bincount(drawn, minlength=len(persons))
+    return counts[person]
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """A metric of the sample and of each draw.
+
+    Attributes:
+        value: Of the sample; None where it is not defined.
+        draws: Of each draw, NaN where one does not define it, (draws,).
+        n: Rows.
+        reason: Why there is no value.
+    """
+
+    value: float | None
+    draws: Array
+    n: int
+    reason: str | None = None
+
+    def __sub__(self, other: Resampled) -> Resampled:
+        """The difference, draw by draw; both must be of the same rows and draws."""
+        if self.value is None or other.value is None:
+            return Resampled(None, self.draws, self.n, self.reason or other.reason)
+        return Resampled(self.value - other.value, self.draws - other.draws, self.n)
+
+    def estimate(self, *, centred: bool = False) -> Estimate:
+        """The value with its percentile interval.
+
+        Args:
+            centred: Move the draws so that their mean is the value. For a metric that noise can
+                only raise: drawing adds noise of its own, and would lift the interval off the
+                value.
+        """
+        if self.value is None:
+            return Estimate(None, n=self.n, reason=self.reason)
+        defined = self.draws[~np.isnan(self.draws)]
+        if not len(defined):
+            reason = "no bootstrap draw defines an interval"
+            return Estimate(self.value, n=self.n, reason=reason)
+        low, high = np.percentile(defined, CI_PERCENTILES)
+        if centred:
+            low, high = np.maximum(0, np.array([low, high]) - np.mean(defined) + self.value)
+        return Estimate(self.value, float(low), float(high), self.n)
+
+
+def resample(metric: Metric, truth: Labels, prediction: Any, weights: ArrayLike) -> Resampled:
+    """A metric of the sample and of each draw.
+
+    Args:
+        metric: What to compute.
+        truth: Grades or events, shape (n,).
+        prediction: What the metric wants beside the truth, n rows.
+        weights: Of ``bootstrap_weights``, (n, draws); empty for none.
+    """
+    drawn, n = np.asarray(weights), len(truth)
+    if n == 0:
+        return Resampled(None, np.empty(0), 0, "no knee has both a truth and a prediction")
+    try:
+        value = metric(truth, prediction)
+    except UndefinedMetricError as error:
+        return Resampled(None, np.empty(0), n, str(error))
+    if not drawn.size:
+        return Resampled(value, np.empty(0), n)
+    weighed = metric.prepare(truth, prediction)
+    at_once = max(1, _CELLS_AT_ONCE // n)
+    parts = (drawn[:, i : i + at_once] for i in range(0, drawn.shape[1], at_once))
+    draws = [weighed(np.ascontiguousarray(part, dtype=np.float64)) for part in parts]
+    return Resampled(value, np.concatenate(draws), n)
+
+
+def estimate(
+    metric: Metric, truth: Labels, prediction: Any, weights: ArrayLike, *, centred: bool = False
+) -> Estimate:
+    """Value of a metric with its percentile interval over bootstrap draws.
+
+    Args:
+        metric: What to compute.
+        truth: Grades or events, shape (n,).
+        prediction: What the metric wants beside the truth, n rows.
+        weights: Of ``bootstrap_weights``, (n, draws); empty for no interval.
+        centred: As in ``Resampled.estimate``.
+
+    Returns:
+        The estimate; without a value, and with the reason, where the sample does not define it.
+    """
+    return resample(metric, truth, prediction, weights).estimate(centred=centred)
+
+
+def kl_estimates(
+    truth: Labels,
+    predicted: Labels,
+    probabilities: Array,
+    sets: NDArray[np.bool_] | None,
+    weights: ArrayLike,
+) -> dict[str, Estimate]:
+    """All metrics of a grader.
+
+    Args:
+        truth: True grades, shape (n,).
+        predicted: Grades by the ensemble's voting rule, shape (n,).
+        probabilities: Grade probabilities, shape (n, 5).
+        sets: Whether each grade belongs to the knee's set, shape (n, 5); None without sets.
+        weights: Of ``bootstrap_weights``, (n, draws).
+    """
+    graded = {k: estimate(m, truth, predicted, weights) for k, m in GRADE_METRICS.items()}
+    ranked = {
+        k: estimate(m, truth, probabilities, weights, centred=k in _RAISED_BY_NOISE)
+        for k, m in GRADE_PROBABILITY_METRICS.items()
+    }
+    if sets is None:
+        return graded | ranked
+    return graded | ranked | {k: estimate(m, truth, sets, weights) for k, m in SET_METRICS.items()}
+
+
+def binary_estimates(
+    truth: Labels, probability: Array, weights: ArrayLike, *, thresholds: tuple[float, ...] = ()
+) -> dict[str, Estimate]:
+    """All metrics of a binary risk.
+
+    Args:
+        truth: Events coded 0 and 1, (n,).
+        probability: Their risks, (n,).
+        weights: Of ``bootstrap_weights``, (n, draws).
+        thresholds: Risks, stated beforehand, at which decisions are judged.
+    """
+    found: Mapping[str, Metric] = {
+        **BINARY_METRICS,
+        "auprc_baseline": prevalence,
+        "scaled_brier": scaled_brier,
+        "calibration_in_the_large": calibration_in_the_large,
+        "calibration_slope": calibration_slope,
+        **threshold_metrics(thresholds),
+    }
+    return {name: estimate(metric, truth, probability, weights) for name, metric in found.items()}

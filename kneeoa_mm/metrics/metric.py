@@ -1,0 +1,68 @@
+"""What a metric is: one definition that serves the sample and all bootstrap draws at once.
+
+A draw of persons is not a new table but a weight for each row: how often the row's person was
+drawn. A metric prepares once what does not depend on the weights, such as the ranks, and then turns
+many draws into numbers in a few array operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import update_wrapper
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Labels = NDArray[np.int64]
+Array = NDArray[np.float64]
+Weighed = Callable[[Array], Array]
+"""From weights (n, draws) to the metric of each draw (draws,), NaN where a draw does not define
+it."""
+
+
+class UndefinedMetricError(ValueError):
+    """The sample does not define the metric; the message says why."""
+
+
+class Metric:
+    """A number of truth and prediction; call it with both, each with n rows.
+
+    Args:
+        prepare: From truth and prediction to what weighs them.
+        undefined: Why the metric has no value, where it has none.
+    """
+
+    def __init__(self, prepare: Callable[[Labels, Any], Weighed], undefined: str) -> None:
+        update_wrapper(self, prepare)
+        self.prepare = prepare
+        self.undefined = undefined
+
+    def __call__(self, truth: Labels, prediction: Any) -> float:
+        """The metric of the sample itself.
+
+        Raises:
+            UndefinedMetricError: The sample does not define it.
+        """
+        value = float(self.prepare(truth, prediction)(np.ones((len(truth), 1)))[0])
+        if np.isnan(value):
+            raise UndefinedMetricError(self.undefined)
+        return value
+
+
+def metric(*, undefined: str = "no knee") -> Callable[[Callable[[Labels, Any], Weighed]], Metric]:
+    """Make a ``Metric`` of the function that prepares it."""
+    return lambda prepare: Metric(prepare, undefined)
+
+
+def ratio(numerator: Array, denominator: Array) -> Array:
+    """Quotient, NaN where the denominator is 0."""
+    missing = np.full(np.broadcast_shapes(numerator.shape, denominator.shape), np.nan)
+    quotient: Array = np.divide(numerator, denominator, out=missing, where=denominator != 0)
+    return quotient
+
+
+def mean_of(values: Any) -> Weighed:
+    """Weighs the mean of one number a row, (n,)."""
+    numbers = np.asarray(values, dtype=np.float64)
+    return lambda weights: ratio(numbers @ weights, weights.sum(axis=0))

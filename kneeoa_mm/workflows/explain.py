@@ -1,0 +1,46 @@
+"""Explain a model's output, drawn on the films that the knees were cut from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kneeoa_mm.config import PreprocessConfig
+from kneeoa_mm.errors import InputError, ItemError
+from kneeoa_mm.imaging.films import read_greys
+from kneeoa_mm.learning import saliency
+from kneeoa_mm.records import StageResult
+
+
+def explain(
+    data: Path, model: Path, out: Path, *, films: Path | None = None, **options: Any
+) -> StageResult:
+    """Explain a model; see :func:`kneeoa_mm.learning.saliency.explain`.
+
+    Args:
+        data: Folder of PNGs, table of knees, or output folder of ``preprocess``.
+        model: Run or model folder.
+        out: Folder to write into.
+        films: The folder that ``preprocess`` was given; without, maps are drawn on knee images.
+        **options: As in ``learning.saliency.explain``.
+
+    Raises:
+        InputError: There is no such folder.
+    """
+    if films is None:
+        return saliency.explain(data, model, out, **options)
+    if not films.is_dir():
+        raise InputError("The folder of films is not there.", where=films)
+    settings = PreprocessConfig()
+
+    def read_film(source: str) -> NDArray[np.float32]:
+        path = films / source
+        # a table names the film: never read one from outside the folder
+        if not path.resolve().is_relative_to(films.resolve()):
+            raise ItemError("E_READ", "the film lies outside the folder", stage="read")
+        return read_greys(path, settings)
+
+    return saliency.explain(data, model, out, read_film=read_film, **options)

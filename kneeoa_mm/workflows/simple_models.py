@@ -1,0 +1,131 @@
+"""The simple models that stand beside every run, out of fold on the same knees and folds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+
+from kneeoa_mm.errors import InputError
+from kneeoa_mm.learning.clinical import CATEGORICAL, ClinicalEncoding
+
+Array = NDArray[np.float64]
+Fold = tuple[pd.DataFrame, NDArray[np.int64], pd.DataFrame]
+"""Training knees, their events, and the knees held out."""
+
+
+@dataclass(frozen=True)
+class SimpleModel:
+    """Out-of-fold risks (n,) and what they were made of, in words."""
+
+    risk: Array
+    inputs: str
+
+
+def simple_models(
+    knees: pd.DataFrame,
+    events: NDArray[np.int64],
+    folds: NDArray[np.int64],
+    *,
+    factors: Sequence[str],
+    grader: pd.DataFrame | None,
+) -> dict[str, SimpleModel]:
+    """Fit every simple model that the cohort allows.
+
+    Args:
+        knees: Rows of the cohort.
+        events: Outcome coded 0 and 1, (n,).
+        folds: Fold of each row, (n,).
+        factors: Clinical factors that the runs were given; none for no clinical model.
+        grader: Log-probabilities of a grader, rows as ``knees``.
+
+    Returns:
+        Name to model: ``clinical`` (logistic), ``clinical_boosted``, ``kl_grade``, ``mjsw`` and
+        ``kl+grader``, as far as there are columns for them.
+
+    Raises:
+        InputError: A training part has one class only.
+    """
+    found = {}
+
+    def add(name: str, table: pd.DataFrame, fit: Callable[[Fold], Array], inputs: str) -> None:
+        found[name] = SimpleModel(_out_of_fold(table, events, folds, fit), inputs)
+
+    clinical = [factor for factor in factors if factor != "kl_grade"]
+    if clinical:
+        words = ", ".join(clinical)
+        add("clinical", knees[clinical], _logistic, f"{words}; logistic regression")
+        add("clinical_boosted", knees[clinical], _boosted, f"{words}; gradient boosting")
+    add("kl_grade", knees[["kl_grade"]], _logistic, "KL grade as read, as categories")
+    if knees["mjsw_medial_mm"].notna().any():
+        add("mjsw", knees[["mjsw_medial_mm"]], _logistic, "minimum medial joint-space width")
+    if grader is not None:
+        both = pd.concat([knees[["kl_grade"]], grader], axis=1)
+        add("kl+grader", both, _logistic, "KL grade as read and the grader's log-probabilities")
+    return found
+
+
+def _out_of_fold(
+    table: pd.DataFrame,
+    events: NDArray[np.int64],
+    folds: NDArray[np.int64],
+    fit: Callable[[Fold], Array],
+) -> Array:
+    risk = np.full(len(table), np.nan)
+    for fold in np.unique(folds):
+        held_out = folds == fold
+        if len(np.unique(events[~held_out])) < 2:
+            raise InputError(
+                f"With fold {fold} held out, one class is left to learn from.",
+                expected="events and non-events in the other folds",
+                found=f"{int(events[~held_out].sum())} events among {int((~held_out).sum())} knees",
+                fix="use fewer folds or more subjects",
+            )
+        risk[held_out] = fit((table[~held_out], events[~held_out], table[held_out]))
+    return risk
+
+
+def _logistic(fold: Fold) -> Array:
+    """Logistic regression with a light ridge (C = 1) on encoded factors."""
+    train, events, held_out = fold
+    encoding = ClinicalEncoding.fit(train)
+    model = LogisticRegression(max_iter=1000).fit(encoding.transform(train), events)
+    return _risk(model, encoding.transform(held_out))
+
+
+def _boosted(fold: Fold) -> Array:
+    """Gradient boosting that is held back, since cohorts are small; missing values are a branch."""
+    train, events, held_out = fold
+    columns = _for_trees(pd.concat([train, held_out]))
+    model = HistGradientBoostingClassifier(
+        learning_rate=0.05,
+        max_iter=100,
+        max_leaf_nodes=8,
+        min_samples_leaf=20,
+        l2_regularization=1.0,
+        categorical_features="from_dtype",
+        early_stopping=False,
+        random_state=0,
+    )
+    model.fit(columns.iloc[: len(train)], events)
+    return _risk(model, columns.iloc[len(train) :])
+
+
+def _for_trees(table: pd.DataFrame) -> pd.DataFrame:
+    columns = {
+        name: table[name].astype("string").astype(object).astype("category")
+        if name in CATEGORICAL
+        else pd.to_numeric(table[name]).astype(float)
+        for name in table
+    }
+    return pd.DataFrame(columns)
+
+
+def _risk(model: Any, features: Any) -> Array:
+    return np.asarray(model.predict_proba(features)[:, 1], dtype=np.float64)

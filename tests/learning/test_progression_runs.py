@@ -1,0 +1,267 @@
+"""``train-jsl`` end to end: variants, frozen encoders, hazards, and what it refuses."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from kneeoa_mm import tables
+from kneeoa_mm.config import TrainJSLConfig, load_config
+from kneeoa_mm.errors import ConfigError, InputError, LeakError
+from kneeoa_mm.learning import features, members
+from kneeoa_mm.learning.inference import load_ensemble, predict_knees
+from kneeoa_mm.learning.sources import read_knees
+from kneeoa_mm.learning.train_jsl import train_jsl
+from kneeoa_mm.metrics import auroc
+
+FACTORS = ("fuse_clinical=true", "clinical_factors=[age_years, sex]")
+HAZARD = ("time_head=hazard",)
+LONGER = ("train.epochs=25", "train.batch_size=8", "train.select_by=last")
+
+
+def jsl(study, out, *sets, cohort=None, **arguments):
+    sets = [
+        "train.lr=1e-2",
+        "train.epochs=10",
+        "train.batch_size=16",
+        "train.stages=[{trainable: head}]",
+        *sets,
+    ]
+    config = load_config(TrainJSLConfig, sets=sets)
+    return train_jsl(
+        cohort or study / "cohort",
+        study / "knees",
+        study / "kl",
+        out,
+        config=config,
+        device="cpu",
+        **arguments,
+    )
+
+
+def reported(run):
+    return tables.read_table(run / "predictions.parquet", tables.PREDICTIONS)
+
+
+def aurocs(result):
+    return {
+        title.partition(",")[0]: figures["auroc"]
+        for title, figures in result.figures.items()
+        if title.startswith("jsl_48m")
+    }
+
+
+def changed_cohort(study, folder, change):
+    """A copy of the study's cohort with some cells changed."""
+    table = tables.read_table(study / "cohort" / "cohort.parquet", tables.COHORT)
+    tables.write_table(change(table), tables.COHORT, folder / "cohort.parquet")
+    folds = tables.read_table(study / "cohort" / "folds.parquet", tables.FOLDS)
+    tables.write_table(folds, tables.FOLDS, folder / "folds.parquet")
+    return folder
+
+
+@pytest.mark.parametrize(("fusion", "time"), [("concat", ()), ("film", HAZARD), ("late", ())])
+def test_each_fusion_finds_what_only_the_clinical_table_tells(study, tmp_path, fusion, time):
+    result = jsl(study, tmp_path / "run", *FACTORS, *time, f"fusion={fusion}")
+    assert aurocs(result)["jsl_48m"] > 0.9
+
+
+def test_thirty_per_cent_of_factors_may_be_missing_at_random(study, tmp_path):
+    """Those who have it lose nothing, and the others are at the prevalence and not elsewhere."""
+    generator = np.random.default_rng(0)
+    gaps = set(generator.choice(48, 14, replace=False).astype(str))
+
+    def hide(table):
+        return table.assign(sex=table["sex"].mask(table["subject_id"].isin(gaps)))
+
+    cohort = changed_cohort(study, tmp_path / "cohort", hide)
+    jsl(study, tmp_path / "run", *FACTORS, cohort=cohort)
+    table = reported(tmp_path / "run").dropna(subset="jsl_48m")
+    is_hidden = table["subject_id"].isin(gaps)
+    seen = table[~is_hidden]
+    assert auroc(seen["jsl_48m"].to_numpy(int), seen["jsl_48m_prob"].to_numpy()) > 0.95
+    assert table["jsl_48m_prob"][is_hidden].between(0.1, 0.9).mean() > 0.8
+
+
+def test_a_model_with_the_reading_learns_the_one_without_and_predict_says_which(study, tmp_path):
+    run = tmp_path / "run"
+    result = jsl(study, run, *FACTORS, "kl_input=read", *HAZARD)
+    assert {*aurocs(result)} == {"jsl_48m", "jsl_48m without the reading"}
+    knees = read_knees(study / "knees")
+    table = pd.read_parquet(study / "cohort" / "cohort.parquet").set_index("knee_id")
+    clinical = table.loc[knees["knee_id"]].reset_index(drop=True)
+    knees["kl_grade"] = clinical["kl_grade"].where(np.arange(len(knees)) % 2 == 0)
+    ensemble = load_ensemble(run)
+    said, _ = predict_knees(ensemble, knees, clinical=clinical, device="cpu")
+    blank, _ = predict_knees(
+        ensemble, knees.drop(columns="kl_grade"), clinical=clinical, device="cpu"
+    )
+    assert said["kl_input"].tolist() == ["read", "none"] * (len(knees) // 2)
+    assert set(blank["kl_input"]) == {"none"}
+    has_reading = said["kl_input"] == "read"
+    out_of_fold = reported(run).set_index("knee_id").loc[said["knee_id"]].reset_index()
+    for column in [name for name in said if name.startswith("jsl_48m_")]:
+        np.testing.assert_allclose(
+            said[column][has_reading], out_of_fold[column][has_reading], atol=1e-5
+        )
+    without = "jsl_48m_prob_without_reading"
+    np.testing.assert_allclose(blank[without], out_of_fold[without], atol=1e-5)
+    np.testing.assert_allclose(blank["jsl_48m_prob"], blank[without], atol=1e-6)
+    np.testing.assert_allclose(said[~has_reading]["jsl_48m_prob"], said[~has_reading][without])
+    assert (said[has_reading]["jsl_48m_prob"] - said[has_reading][without]).abs().max() > 1e-3
+
+
+def test_hazards_report_incidences_that_rise_and_end_at_the_horizon(study, tmp_path):
+    jsl(study, tmp_path / "run", *FACTORS, *HAZARD, "visits_months=[24, 48, 72]")
+    table = reported(tmp_path / "run")
+    incidence = table[[f"jsl_48m_cif_{months}" for months in (24, 48, 72)]].to_numpy()
+    assert (np.diff(incidence, axis=1) >= -1e-7).all()
+    np.testing.assert_allclose(table["jsl_48m_prob"], incidence[:, 1])
+    assert len(table) == 96
+
+
+def test_a_knee_lost_before_the_horizon_counts_for_hazards_and_not_for_the_horizon(study, tmp_path):
+    """Half of the men are read free of it at 36 months and lost then."""
+
+    def lose(table):
+        lost = table["subject_id"].isin([str(n) for n in range(1, 24, 2)])
+        free = {"event_observed": 0, "lower_months": 36.0, "upper_months": np.nan}
+        table = table.assign(jsl_48m=table["jsl_48m"].mask(lost))
+        return table.assign(
+            **{f"jsl_48m_{k}": table[f"jsl_48m_{k}"].mask(lost, v) for k, v in free.items()}
+        )
+
+    cohort = changed_cohort(study, tmp_path / "cohort", lose)
+    risks = {}
+    for name, sets in (("horizon", ()), ("hazard", HAZARD)):
+        result = jsl(study, tmp_path / name, *FACTORS, *sets, *LONGER, cohort=cohort)
+        table = reported(tmp_path / name)
+        men = table["subject_id"].astype(int) % 2 == 1
+        risks[name] = table.loc[men, "jsl_48m_prob"].mean()
+        assert result.counts["with_outcome"] == (96 if name == "hazard" else 64)
+    # half of the men were free to 36 months: by 48 half of them had it, not all
+    assert risks["horizon"] > 0.85
+    assert 0.3 < risks["hazard"] < 0.75
+
+
+def test_features_of_a_frozen_encoder_are_computed_once_and_predict_says_what_training_reported(
+    study, tmp_path, monkeypatch
+):
+    encoded = []
+    plain = features.encode
+
+    def counted(network, images, *arguments, **more):
+        encoded.append(len(images))
+        return plain(network, images, *arguments, **more)
+
+    monkeypatch.setattr(features, "encode", counted)
+    run = tmp_path / "run"
+    before = load_ensemble(study / "kl").members[0].network.encoder.state_dict()
+    jsl(study, run, *FACTORS, "test_time_crops=true")
+    assert encoded == [96] * 3, "once a fold"
+    after = load_ensemble(run).members[0].network.encoder.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    clinical = pd.read_parquet(study / "cohort" / "cohort.parquet").set_index("knee_id")
+    knees = read_knees(study / "knees")
+    factors = clinical.loc[knees["knee_id"]].reset_index(drop=True)
+    again, _ = predict_knees(load_ensemble(run), knees, clinical=factors, device="cpu")
+    both = reported(run).merge(again, on="knee_id", suffixes=("", "_again"))
+    np.testing.assert_allclose(both["jsl_48m_prob"], both["jsl_48m_prob_again"], atol=1e-5)
+
+
+def test_features_in_a_folder_of_their_own_serve_the_next_run(study, tmp_path, monkeypatch):
+    monkeypatch.setenv(features.FEATURES_FOLDER, str(tmp_path / "features"))
+    jsl(study, tmp_path / "first", *FACTORS, "train.epochs=1")
+    assert len(list((tmp_path / "features").iterdir())) == 3
+    monkeypatch.setattr(features, "encode", None)
+    jsl(study, tmp_path / "second", *FACTORS, "train.epochs=1")
+    pd.testing.assert_frame_equal(reported(tmp_path / "first"), reported(tmp_path / "second"))
+
+
+def test_a_head_trained_on_features_is_the_head_trained_on_still_images(
+    study, tmp_path, monkeypatch
+):
+    still = [f"train.augment.{name}=0" for name in ("rotation_deg", "scale", "translation")]
+    still += ["train.augment.contrast=0", "train.augment.brightness=0", "train.epochs=3"]
+    still += ["train.select_by=last", "dropout=0"]
+    jsl(study, tmp_path / "features", *FACTORS, *still)
+    plan = members.Plan
+
+    def unfrozen(*arguments, frozen_encoder):
+        return plan(*arguments)
+
+    monkeypatch.setattr("kneeoa_mm.learning.train_jsl.Plan", unfrozen)
+    jsl(study, tmp_path / "images", *FACTORS, *still)
+    left, right = (
+        load_ensemble(tmp_path / name).members[0].network.state_dict()
+        for name in ("features", "images")
+    )
+    for name, value in left.items():
+        torch.testing.assert_close(value, right[name], atol=1e-3, rtol=1e-3, msg=name)
+
+
+def test_learnt_loss_weights_train_and_resume(study, tmp_path):
+    result = jsl(study, tmp_path / "run", *FACTORS, "loss_weighting=uncertainty")
+    assert aurocs(result)["jsl_48m"] > 0.9
+
+
+@pytest.mark.parametrize(
+    "factor", ["tkr", "jsl_48m_lower_months", "kl_progression", "death_months"]
+)
+def test_a_factor_that_is_known_only_after_baseline_is_refused(study, tmp_path, factor):
+    sets = ("fuse_clinical=true", f"clinical_factors=[sex, {factor}]")
+    with pytest.raises(LeakError, match=rf"after baseline(.|\n)*{factor}"):
+        jsl(study, tmp_path / "run", *sets)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_fold_that_teaches_one_class_alone_is_named_with_all_others(study, tmp_path):
+    cohort = changed_cohort(
+        study,
+        tmp_path / "cohort",
+        lambda table: table.assign(jsl_48m=table["jsl_48m"].mask(table["jsl_48m"] == 1)),
+    )
+    with pytest.raises(InputError) as caught:
+        jsl(study, tmp_path / "run", cohort=cohort)
+    for fold in range(3):
+        assert f"fold {fold} held out, to train: no knee with jsl_48m" in str(caught.value)
+
+
+def test_without_any_grade_the_kl_head_has_nothing_to_learn(study, tmp_path):
+    cohort = changed_cohort(study, tmp_path / "cohort", lambda table: table.assign(kl_grade=pd.NA))
+    with pytest.raises(InputError, match=r"no graded knee(.|\n)*kl_loss_weight=0"):
+        jsl(study, tmp_path / "run", cohort=cohort)
+    result = jsl(
+        study, tmp_path / "run", *FACTORS, "kl_loss_weight=0", "train.epochs=2", cohort=cohort
+    )
+    assert "jsl_48m" in aurocs(result)
+
+
+def test_knees_and_images_without_a_partner_are_told(study, tmp_path):
+    cohort = changed_cohort(study, tmp_path / "cohort", lambda table: table.iloc[2:])
+    result = jsl(study, tmp_path / "run", "train.epochs=1", cohort=cohort)
+    (note,) = (note for note in result.notes if "baseline images" in note)
+    assert "2 baseline images are of no knee of the cohort" in note
+    assert "trial:0:0:L" in note
+
+
+@pytest.mark.parametrize(
+    ("sets", "fault"),
+    [
+        (("visits_months=[24, 12, 48]",), "must rise"),
+        (("horizon_months=30",), "one of visits_months"),
+        (("train.augment.mixup=0.2",), "mixup"),
+    ],
+)
+def test_bins_of_time_that_make_no_sense_are_refused(sets, fault):
+    with pytest.raises(ConfigError, match=fault):
+        load_config(TrainJSLConfig, sets=[*HAZARD, *sets])
+
+
+def test_the_card_tells_the_variant(study, tmp_path):
+    jsl(study, tmp_path / "run", "kl_input=predicted", "train.epochs=1")
+    card = json.loads(next((tmp_path / "run").glob("members/*/model.json")).read_text())
+    assert card["architecture"]["kl_input"] == "predicted"
+    assert "kl_input" not in reported(tmp_path / "run")

@@ -1,0 +1,70 @@
+"""Calibration of risks: known distortions are found, and recalibration learns from other folds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.special import expit, logit
+
+from kneeoa_mm import metrics
+
+RISK = np.linspace(0.05, 0.95, 400)
+# the outcomes that a risk promises, without the chance of a draw: each knee as ten of equal risk
+KNEES = np.repeat(RISK, 1000)
+EVENTS = (np.tile(np.arange(1000), len(RISK)) < np.round(1000 * KNEES)).astype(int)
+
+
+def test_risks_that_keep_their_word_have_intercept_zero_and_slope_one():
+    assert metrics.calibration_in_the_large(EVENTS, KNEES) == pytest.approx(0, abs=5e-3)
+    assert metrics.calibration_slope(EVENTS, KNEES) == pytest.approx(1, abs=5e-3)
+
+
+@pytest.mark.parametrize(("shift", "stretch"), [(0.5, 1), (-1, 1), (0, 2), (0.3, 0.5)])
+def test_shifts_and_stretches_of_the_log_odds_are_found(shift, stretch):
+    """Closed form: with log odds a + b x the slope is 1 / b, and for b = 1 the intercept is -a."""
+    distorted = expit(shift + stretch * logit(KNEES))
+    assert metrics.calibration_slope(EVENTS, distorted) == pytest.approx(1 / stretch, abs=0.01)
+    if stretch == 1:
+        found = metrics.calibration_in_the_large(EVENTS, distorted)
+        assert found == pytest.approx(-shift, abs=0.01)
+
+
+def test_recalibration_undoes_a_distortion_and_keeps_the_order_within_a_fold():
+    generator = np.random.default_rng(0)
+    risk = expit(generator.normal(-1, 1, 4000))
+    event = (generator.random(4000) < risk).astype(int)
+    fold = np.arange(4000) % 5
+    found = metrics.recalibrated(event, expit(2 + 3 * logit(risk)), fold)
+    assert np.abs(found - risk).max() < 0.06
+    for each in range(5):
+        rows = fold == each
+        assert np.array_equal(np.argsort(found[rows]), np.argsort(risk[rows]))
+
+
+def test_a_fold_teaches_its_own_recalibration_nothing():
+    generator = np.random.default_rng(1)
+    risk, event = generator.random(200), generator.integers(0, 2, 200)
+    fold = np.arange(200) % 4
+    before = metrics.recalibrated(event, risk, fold)
+    turned = np.where(fold == 2, 1 - event, event)
+    after = metrics.recalibrated(turned, risk, fold)
+    np.testing.assert_allclose(before[fold == 2], after[fold == 2], atol=1e-9)
+    assert not np.allclose(before[fold != 2], after[fold != 2])
+
+
+@pytest.mark.parametrize(
+    ("event", "risk"),
+    [
+        ([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9]),
+        ([0, 1, 0, 1], [0.3, 0.3, 0.3, 0.3]),
+        ([0, 0, 0, 0], [0.1, 0.2, 0.8, 0.9]),
+    ],
+)
+def test_where_the_likelihood_has_no_maximum_there_is_no_slope(event, risk):
+    with pytest.raises(metrics.UndefinedMetricError, match="parts the classes"):
+        metrics.calibration_slope(np.array(event), np.array(risk))
+
+
+def test_certain_risks_stay_finite():
+    event, risk = np.array([0, 1, 0, 1, 1, 0]), np.array([0.0, 1.0, 0.5, 0.5, 0.0, 1.0])
+    assert np.isfinite(metrics.calibration_in_the_large(event, risk))

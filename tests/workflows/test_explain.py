@@ -1,0 +1,37 @@
+"""Films for ``explain``: read as ``preprocess`` reads them, and from their folder alone."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kneeoa_mm.errors import InputError, ItemError
+from kneeoa_mm.learning import saliency
+from kneeoa_mm.workflows.explain import explain
+
+
+@pytest.fixture
+def read_film(tmp_path, monkeypatch):
+    """What the workflow hands to ``learning`` for a folder with one film."""
+    greys = np.tile(np.arange(100, dtype=np.uint8), (80, 1))
+    (tmp_path / "films" / "V00").mkdir(parents=True)
+    for path in ("films/V00/1.png", "outside.png"):
+        Image.fromarray(greys).save(tmp_path / path)
+    monkeypatch.setattr(saliency, "explain", lambda *_, **options: options["read_film"])
+    return explain(tmp_path, tmp_path, tmp_path, films=tmp_path / "films")
+
+
+def test_a_film_is_read_by_its_source(read_film):
+    greys = read_film("V00/1.png")
+    assert greys.shape == (80, 100)
+    assert greys[0, 0] < greys[0, 99]
+
+
+@pytest.mark.parametrize("source", ["../outside.png", "V00/2.png", "V00"])
+def test_a_film_that_is_not_in_the_folder_costs_its_overlay_alone(read_film, source):
+    with pytest.raises(ItemError):
+        read_film(source)
+
+
+def test_a_folder_that_is_not_there_stops_the_run(tmp_path):
+    with pytest.raises(InputError, match="films"):
+        explain(tmp_path, tmp_path, tmp_path, films=tmp_path / "absent")
