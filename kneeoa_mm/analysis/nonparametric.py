@@ -53,8 +53,8 @@ class IncidenceCurve:
 
     def at_risk_at(self, months: float) -> int:
         """Knees under observation by ``months`` whose event or censoring is not before."""
-        ended_before = np.sum(self.follow_up_months < months)
-        return int(np.sum(self.entry_months <= months) - ended_before)
+        entered = int(np.count_nonzero(self.entry_months <= months))
+        return entered - int(np.count_nonzero(self.follow_up_months < months))
 
     def at(self, months: float) -> Estimate:
         """Incidence by ``months``; without a value after the last knee's follow-up."""

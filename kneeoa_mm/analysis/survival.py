@@ -1,8 +1,9 @@
-"""Time to progression or replacement: incidence, regressions, prognosis (``kneeoa-mm survival``)."""
+"""Time to an outcome: incidence, regressions and prognosis (``kneeoa-mm survival``)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -129,35 +130,13 @@ def survive(
         where="survival",
     )
     cohort = table_in(cohort, "cohort.parquet")
-    data = read_time_to_event(read_table(cohort, COHORT), settings.outcome, where=cohort)
-    groups = groups_of(data.rows, settings.group, where=cohort)
     risks = None if predictions is None else _risks(predictions, settings.outcome)
-    draws = {"n_boot": settings.n_boot, "seed": settings.seed}
-    timed = data if settings.time_scale == "study" else data.since_birth()
-    # age is the time itself then
-    factors = [c for c in settings.covariates if c != "age_years" or timed is data]
-    cox = fit_cox(timed, factors, where=cohort)
-    weibull = fit_weibull(timed, factors, where=cohort)
-    prognosis = judge_models(
-        data,
-        settings.covariates,
-        risks,
-        horizon_months=settings.horizon_months,
-        where=cohort,
-        **draws,
-    )
-    with_death = data.with_death()
-    estimators = Estimators(
-        kaplan_meier=curves_of(data.months, data.event, data, groups),
-        turnbull=interval_curves_of(data, groups, **draws) if data.has_intervals() else {},
-        aalen_johansen=curves_of(*with_death, data, groups) if with_death else {},
-        by_predicted_risk=prognosis.curves,
-    )
-    document = document_of(data, groups, estimators, cox, weibull, prognosis.document)
+    found = _analyse(read_table(cohort, COHORT), risks, settings, where=cohort)
+    document = found.document
     asked = {"command": "survival", **settings.model_dump(mode="json")}
     document["provenance"] = asked | provenance_of(cohort)
     with open_run(out, config_yaml=settings.to_yaml(), overwrite=overwrite) as run:
-        for name, figure in _draw(settings, groups, estimators, cox, weibull, document):
+        for name, figure in _draw(settings, found):
             save(figure, run / "figures", name)
         write_csv(document["incidence"], INCIDENCE_COLUMNS, run / "incidence.csv")
         for name, ratio, columns in (
@@ -185,6 +164,50 @@ def survive(
     )
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What the analysis found; ``document`` is ``survival.json`` but its provenance."""
+
+    groups: Groups
+    estimators: Estimators
+    cox: CoxModel
+    weibull: AftModel
+    document: dict[str, Any]
+
+
+def _analyse(
+    cohort: pd.DataFrame, risks: pd.Series | None, settings: SurvivalSettings, *, where: object
+) -> _Found:
+    data = read_time_to_event(cohort, settings.outcome, where=where)
+    groups = groups_of(data.rows, settings.group, where=where)
+    timed = data if settings.time_scale == "study" else data.since_birth()
+    # age is the time itself then
+    factors = [c for c in settings.covariates if c != "age_years" or timed is data]
+    cox = fit_cox(timed, factors, where=where)
+    weibull = fit_weibull(timed, factors, where=where)
+    prognosis = judge_models(
+        data,
+        settings.covariates,
+        risks,
+        horizon_months=settings.horizon_months,
+        n_boot=settings.n_boot,
+        seed=settings.seed,
+        where=where,
+    )
+    with_death = data.with_death()
+    between = data.has_intervals()
+    estimators = Estimators(
+        kaplan_meier=curves_of(data.months, data.event, data, groups),
+        turnbull=interval_curves_of(data, groups, n_boot=settings.n_boot, seed=settings.seed)
+        if between
+        else {},
+        aalen_johansen=curves_of(*with_death, data, groups) if with_death else {},
+        by_predicted_risk=prognosis.curves,
+    )
+    document = document_of(data, groups, estimators, cox, weibull, prognosis.document)
+    return _Found(groups, estimators, cox, weibull, document)
+
+
 def _risks(path: Path, outcome: Outcome) -> pd.Series:
     """Predicted risk of each knee whose person the model has not seen."""
     path = table_in(path, "predictions.parquet")
@@ -202,16 +225,9 @@ def _risks(path: Path, outcome: Outcome) -> pd.Series:
     return risks
 
 
-def _draw(
-    settings: SurvivalSettings,
-    groups: Groups,
-    estimators: Estimators,
-    cox: CoxModel,
-    weibull: AftModel,
-    document: Mapping[str, Any],
-) -> Iterator[tuple[str, Any]]:
+def _draw(settings: SurvivalSettings, found: _Found) -> Iterator[tuple[str, Any]]:
     outcome = OUTCOME_NAMES[settings.outcome]
-    for name, curves in vars(estimators).items():
+    for name, curves in vars(found.estimators).items():
         title, ylabel = _CURVE_TITLES[name]
         by_risk = name == "by_predicted_risk"
         if curves:
@@ -221,22 +237,22 @@ def _draw(
                     curves,
                     title=f"{outcome}: {title}",
                     ylabel=ylabel,
-                    group="Predicted risk" if by_risk else label_of(groups.name),
-                    ordered=by_risk or groups.ordered,
+                    group="Predicted risk" if by_risk else label_of(found.groups.name),
+                    ordered=by_risk or found.groups.ordered,
                 ),
             )
     models: tuple[tuple[str, CoxModel | AftModel, str], ...] = (
-        ("Cox model", cox, "Hazard ratio"),
-        ("Weibull model of intervals", weibull, "Time ratio"),
+        ("Cox model", found.cox, "Hazard ratio"),
+        ("Weibull model of intervals", found.weibull, "Time ratio"),
     )
     for title, model, xlabel in models:
         if model.reason is None:
             ratios = {line.term.label: line.ratio for line in model.terms}
-            name = "cox" if model is cox else "weibull_aft"
+            name = "cox" if model is found.cox else "weibull_aft"
             yield name, figures.ratios(ratios, title=f"{outcome}: {title}", xlabel=xlabel)
     over_time = {
         MODEL_NAMES[name]: [(row["months"], from_json(row)) for row in model["auroc_by_months"]]
-        for name, model in document["prognosis"]["models"].items()
+        for name, model in found.document["prognosis"]["models"].items()
         if "auroc_by_months" in model
     }
     if over_time:

@@ -39,8 +39,10 @@ def incidence(
     top = 0.0
     colours = colours_of(list(curves), ordered=ordered)
     for (name, curve), colour in zip(curves.items(), colours, strict=True):
-        draw = _draw_steps if isinstance(curve, IncidenceCurve) else _draw_intervals
-        top = max(top, draw(axes, curve, name, colour))
+        if isinstance(curve, IncidenceCurve):
+            top = max(top, _draw_steps(axes, curve, name, colour))
+        else:
+            top = max(top, _draw_intervals(axes, curve, name, colour))
     axes.set(title=title, ylabel=ylabel, xlim=(0, months * 1.02), ylim=(0, min(1, top * 1.08)))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     axes.tick_params(labelbottom=True)
@@ -137,16 +139,12 @@ def over_time(models: Mapping[str, Sequence[tuple[float, Estimate]]], *, title: 
     for place, ((name, points), colour) in enumerate(zip(models.items(), colours, strict=True)):
         known = [(at, estimate) for at, estimate in points if estimate.value is not None]
         months = np.array([at for at, _ in known]) + 0.8 * (place - (len(models) - 1) / 2)
-        values = [estimate.value for _, estimate in known]
-        axes.plot(months, values, color=colour, marker="o", markersize=4, label=name)
-        limits = [(x, e) for x, (_, e) in zip(months, known, strict=True) if e.ci_low is not None]
-        axes.vlines(
-            [x for x, _ in limits],
-            [e.ci_low for _, e in limits],
-            [e.ci_high for _, e in limits],
-            color=colour,
-            linewidth=1,
+        value, low, high = (
+            np.array([getattr(estimate, part) for _, estimate in known], dtype=float)
+            for part in ("value", "ci_low", "ci_high")
         )
+        axes.plot(months, value, color=colour, marker="o", markersize=4, label=name)
+        axes.vlines(months, low, high, color=colour, linewidth=1)
     axes.xaxis.set_major_locator(FixedLocator(sorted({at for p in models.values() for at, _ in p})))
     axes.set(title=title, xlabel="Months since baseline", ylabel="AUROC")
     axes.legend(loc="best")

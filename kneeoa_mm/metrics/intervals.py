@@ -68,8 +68,8 @@ def bootstrap_weights(subject_ids: ArrayLike, *, n_boot: int, seed: int) -> NDAr
         seed: Seed of the draws.
 
     Returns:
-        How often each row is in each draw, (n, n_boot): as often as its person was drawn. Without
-        rows there are no draws.
+        How often each row is in each draw, shape (n, draws), which is how often its person was
+        drawn. Without rows there are no draws.
     """
     persons, person = np.unique(np.asarray(subject_ids, dtype=str), return_inverse=True)
     generator = np.random.default_rng(seed)

@@ -83,7 +83,9 @@ def test_incidence_is_drawn_for_groups_with_and_without_events(tmp_path):
         "0": cumulative_incidence(months, np.zeros(4, dtype=int), persons),
         "1": cumulative_incidence(months, np.array([1, 1, 0, 0]), persons),
     }
-    figure = survival_figures.incidence(curves, title="t", ylabel="y", group="KL grade", ordered=True)
+    figure = survival_figures.incidence(
+        curves, title="t", ylabel="y", group="KL grade", ordered=True
+    )
     figure_style.save(figure, tmp_path, "incidence")
     at_risk = [t.get_text() for t in figure.axes[1].texts if t.get_text().isdigit()]
     # at 0, 12, 24, 36 and 48 months, for each group

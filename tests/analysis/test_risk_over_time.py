@@ -1,4 +1,4 @@
-"""Concordance, AUROC and Brier score over time against scikit-survival, closed forms and brute force."""
+"""Concordance, AUROC and Brier score over time: scikit-survival, closed forms, brute force."""
 
 from __future__ import annotations
 

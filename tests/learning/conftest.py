@@ -97,6 +97,8 @@ def study(tmp_path_factory, knee_of_grade):
                 }
             )
     frame = pd.DataFrame(rows)
+    grades = frame.groupby("subject_id")["kl_grade"]
+    frame["contralateral_kl_grade"] = grades.transform(lambda pair: pair.to_numpy()[::-1])
     identity = ["knee_id", "subject_id", "laterality", "months", "image_path", "flipped"]
     tables.write_table(frame[identity], tables.KNEES, folder / "knees" / "knees.parquet")
     blank = {

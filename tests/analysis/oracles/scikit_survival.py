@@ -34,7 +34,9 @@ def make() -> None:
     rate = np.exp(0.5 * score)[:, None] / 90
     risk = np.round(1 - np.exp(-rate * np.array(horizons)), 6)
 
-    survival = np.array(list(zip(event, months, strict=True)), dtype=[("event", bool), ("time", float)])
+    survival = np.array(
+        list(zip(event, months, strict=True)), dtype=[("event", bool), ("time", float)]
+    )
     aurocs, _ = cumulative_dynamic_auc(survival, survival, score, horizons)
     _, brier = brier_score(survival, survival, 1 - risk, horizons)
     document = {

@@ -1,0 +1,83 @@
+"""Each shipped recipe of progression trains through its stages, and says where it comes from.
+
+The real networks at full width, at 64 px, from random weights, on drawn knees.
+"""
+
+from itertools import takewhile
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save
+
+from kneeoa_mm import tables
+from kneeoa_mm.config import TrainJSLConfig, load_config, shipped
+from kneeoa_mm.learning.networks import KLNetwork
+from kneeoa_mm.learning.train_jsl import train_jsl
+from kneeoa_mm.model_folder import ModelCard, Preprocessing, SeenSubjects, write_model
+
+FOLDER = shipped("configs") / "jsl"
+RECIPES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+BACKBONES = {"vgg16": "vgg16", "baseline": "mobilenet_v2"}
+"""What a recipe is made for; the others take any encoder."""
+SIZE_PX = 64
+
+
+def grader(folder, backbone):
+    """A grader of random weights, which has seen nobody."""
+    torch.manual_seed(0)
+    network = KLNetwork(backbone)
+    card = ModelCard(
+        architecture=network.architecture,
+        kind="kl",
+        outputs=tuple(f"kl_prob_{grade}" for grade in range(5)),
+        preprocessing=Preprocessing(
+            image_size_px=SIZE_PX,
+            mean=0.4,
+            std=0.3,
+            clip_percentiles=(1, 99),
+            reinvert_negatives=True,
+        ),
+        seen_subjects=SeenSubjects.of([], [], salt=b"salt"),
+    )
+    return write_model(folder, card, save(network.state_dict()))
+
+
+def short(name):
+    """The recipe as it is, but an epoch a stage, and the factors that the drawn cohort has."""
+    whole = load_config(TrainJSLConfig, recipe=FOLDER / f"{name}.yaml")
+    sets = [
+        f"train.epochs={len(whole.train.stages)}",
+        *(f"train.stages.{n}.epochs=1" for n in range(len(whole.train.stages))),
+    ]
+    if name != "baseline":
+        sets.append("clinical_factors=[age_years, sex]")
+    return load_config(TrainJSLConfig, recipe=FOLDER / f"{name}.yaml", sets=sets)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_trains_through_all_its_stages(name, study, tmp_path):
+    config = short(name)
+    train_jsl(
+        study / "cohort",
+        study / "knees",
+        grader(tmp_path / "kl", BACKBONES.get(name, "simple_cnn")),
+        tmp_path / "run",
+        config=config,
+        device="cpu",
+    )
+    history = pd.read_csv(tmp_path / "run" / "history.csv")
+    stages = list(range(1, len(config.train.stages) + 1))
+    assert history.groupby("member")["stage"].agg(list).tolist() == [stages] * 3
+    predictions = tables.read_table(tmp_path / "run" / "predictions.parquet", tables.PREDICTIONS)
+    assert predictions["jsl_48m_prob"].between(0, 1).all()
+    assert ("jsl_48m_prob_without_reading" in predictions) == (config.kl_input == "read")
+    assert ("jsl_48m_cif_48" in predictions) == (config.time_head == "hazard")
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "demo"])
+def test_a_recipe_says_where_it_comes_from_and_whether_it_was_run(name):
+    lines = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    comment = "\n".join(line[1:].strip() for line in takewhile(lambda x: x.startswith("#"), lines))
+    remarks = {paragraph.partition(":")[0] for paragraph in comment.split("\n\n")[1:]}
+    assert remarks == {"Source", "Differs", "Needs", "Run"}
