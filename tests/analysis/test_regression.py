@@ -46,9 +46,8 @@ def _minus_log_likelihood(parameters, columns, lower, upper, entry=0.0, weights=
             return np.exp(-((months / np.exp(log_scale)) ** shape))
 
     exact = lower == upper
-    density = (
-        survival(lower) * shape / np.where(exact, lower, 1) * (lower / np.exp(log_scale)) ** shape
-    )
+    growth = shape / np.where(exact, lower, 1) * (lower / np.exp(log_scale)) ** shape
+    density = survival(lower) * growth
     interval = survival(lower) - survival(upper)
     chance = np.where(exact, density, interval) / survival(np.broadcast_to(entry, lower.shape))
     return -np.sum(weights * np.log(chance))
@@ -105,7 +104,8 @@ def test_time_ratios_and_shape_maximise_the_likelihood_of_intervals(has_late_ent
         _minus_log_likelihood,
         [0, 3.5, 0],
         args=(columns, lower + since, upper + since, since),
-        tol=1e-10,
+        method="Nelder-Mead",
+        options={"xatol": 1e-8, "fatol": 1e-10, "maxiter": 2000},
     ).x
     (line,) = model.terms
     found = np.log([line.ratio.value, model.shape.value])

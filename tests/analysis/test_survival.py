@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 from scipy.optimize import minimize
 
+from kneeoa_mm.analysis import survival
 from kneeoa_mm.analysis.covariates import design
 from kneeoa_mm.analysis.regression import fit_cox
 from kneeoa_mm.analysis.survival import survive
 from kneeoa_mm.analysis.time_to_event import TimeToEvent, groups_of
+from kneeoa_mm.analysis.turnbull import interval_incidence
 from kneeoa_mm.errors import ConfigError, InputError, OutputExistsError, TableError
 from kneeoa_mm.records import Outcome
 
@@ -189,6 +191,12 @@ def test_a_grade_is_a_category_and_its_first_level_the_reference():
 # the stage
 
 
+@pytest.fixture
+def without_figures(monkeypatch):
+    """Most tests are about the numbers, and figures take far longer than they do."""
+    monkeypatch.setattr(survival, "_draw", lambda *_: ())
+
+
 def test_survival_writes_curves_ratios_and_limits(make_cohort, write_cohort, tmp_path):
     result = survive(write_cohort(make_cohort()), tmp_path / "out", outcome="kl_progression")
     document = json.loads((tmp_path / "out" / "survival.json").read_text())
@@ -197,11 +205,21 @@ def test_survival_writes_curves_ratios_and_limits(make_cohort, write_cohort, tmp
     assert any("visit that first showed it" in limit for limit in document["limits"])
     assert any("Death is treated as censoring" in limit for limit in document["limits"])
     assert document["curves"]["aalen_johansen"] == {}
+    assert document["weibull_aft"]["shape"]["ci_low"] > 0
     assert all(path.exists() for path in result.outputs.values())
     assert (tmp_path / "out" / "figures" / "kaplan_meier.png").exists()
-    assert (tmp_path / "out" / "figures" / "cox.svg").exists()
+    drawn = {path.stem for path in (tmp_path / "out" / "figures").glob("*.svg")}
+    assert drawn == {
+        "kaplan_meier",
+        "turnbull",
+        "by_predicted_risk",
+        "cox",
+        "weibull_aft",
+        "auroc_by_months",
+    }
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_events_are_dated_at_the_upper_bound_and_censorings_at_the_lower(
     make_cohort, write_cohort, tmp_path
 ):
@@ -215,6 +233,7 @@ def test_events_are_dated_at_the_upper_bound_and_censorings_at_the_lower(
     assert dict(zip(curve["months"], curve["events"], strict=True)) == expected.to_dict()
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_death_competes_with_replacement(make_cohort, write_cohort, tmp_path):
     survive(write_cohort(make_cohort()), tmp_path / "out", outcome="tkr")
     document = json.loads((tmp_path / "out" / "survival.json").read_text())
@@ -229,6 +248,7 @@ def test_death_competes_with_replacement(make_cohort, write_cohort, tmp_path):
     assert any("competing" in limit for limit in document["limits"])
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_death_after_the_last_contact_does_not_compete(make_cohort, write_cohort, tmp_path):
     cohort = make_cohort()
     cohort["death_months"] = np.where(cohort["death_months"].notna(), 90.0, np.nan)
@@ -239,6 +259,7 @@ def test_a_death_after_the_last_contact_does_not_compete(make_cohort, write_coho
     assert document["curves"]["aalen_johansen"] == {}
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_knees_that_were_never_seen_again_are_left_out_and_counted(
     make_cohort, write_cohort, tmp_path
 ):
@@ -313,6 +334,7 @@ def test_many_numbers_are_grouped_by_thirds_in_their_order(make_cohort):
     assert max(sizes) - min(sizes) <= 4
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_knees_without_a_group_have_no_curve_and_are_counted(make_cohort, write_cohort, tmp_path):
     cohort = make_cohort()
     cohort.loc[:9, "race"] = None
@@ -322,6 +344,7 @@ def test_knees_without_a_group_have_no_curve_and_are_counted(make_cohort, write_
     assert sum(g["knees"] for g in document["groups"].values()) == document["counts"]["knees"] - 10
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_group_name_that_is_a_formula_is_made_harmless_in_the_csv(
     make_cohort, write_cohort, tmp_path
 ):
@@ -334,9 +357,58 @@ def test_a_group_name_that_is_a_formula_is_made_harmless_in_the_csv(
     assert "=HYPERLINK(1)" not in groups
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_an_earlier_analysis_is_kept_unless_told_otherwise(make_cohort, write_cohort, tmp_path):
     path = write_cohort(make_cohort())
     survive(path, tmp_path / "out", outcome="tkr")
     with pytest.raises(OutputExistsError):
         survive(path, tmp_path / "out", outcome="tkr")
     survive(path, tmp_path / "out", outcome="tkr", overwrite=True)
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_intervals_get_the_estimate_of_turnbull_and_exact_days_do_not(
+    make_cohort, write_cohort, tmp_path
+):
+    cohort = make_cohort()
+    # one in four films of 24 months is not there, so that intervals overlap
+    skipped = (cohort["jsl_48m_upper_months"] == 36) & (np.arange(len(cohort)) % 4 == 0)
+    cohort.loc[skipped, "jsl_48m_lower_months"] = 12.0
+    path = write_cohort(cohort)
+    survive(path, tmp_path / "jsl", outcome="jsl_48m", group="sex", n_boot=50)
+    survive(path, tmp_path / "tkr", outcome="tkr", n_boot=50)
+    visits, days = (
+        json.loads((tmp_path / name / "survival.json").read_text()) for name in ("jsl", "tkr")
+    )
+    assert days["curves"]["turnbull"] == {}
+    women = cohort[cohort["sex"] == "F"]
+    seen = women[(women["jsl_48m_event_observed"] == 1) | (women["jsl_48m_lower_months"] > 0)]
+    expected = interval_incidence(
+        seen["jsl_48m_lower_months"].to_numpy(),
+        seen["jsl_48m_upper_months"].fillna(np.inf).to_numpy(),
+        seen["subject_id"].to_numpy(str),
+        n_boot=50,
+    )
+    found = visits["curves"]["turnbull"]["F"]
+    assert found["incidence"] == expected.incidence.tolist()
+    assert found["ci_high"] == expected.ci_high.tolist()
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_with_age_as_time_it_is_no_covariate_and_curves_stay(make_cohort, write_cohort, tmp_path):
+    path = write_cohort(make_cohort())
+    survive(path, tmp_path / "study", outcome="tkr", n_boot=0)
+    survive(path, tmp_path / "age", outcome="tkr", time_scale="age", n_boot=0)
+    study, age = (
+        json.loads((tmp_path / name / "survival.json").read_text()) for name in ("study", "age")
+    )
+    assert age["curves"] == study["curves"]
+    names = {line["term"] for line in study["cox"]["terms"]}
+    assert {line["term"] for line in age["cox"]["terms"]} == names - {"age_years"}
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_one_group_only_says_that_there_is_nothing_to_compare(make_cohort, write_cohort, tmp_path):
+    path = write_cohort(make_cohort().assign(sex="F"))
+    result = survive(path, tmp_path / "out", outcome="tkr", group="sex", n_boot=0)
+    assert any("one group of sex" in note for note in result.notes)

@@ -215,3 +215,36 @@ def tables(tmp_path: Path) -> Callable[[dict[str, str]], Path]:
 def spec() -> CohortSpec:
     """The shipped cohort in the shape of the OAI's release."""
     return read_cohort_spec("synthetic")
+
+
+# MOST: KL grades of the right knee at 0, 15, 30, 60 and 84 months
+_MOST_RIGHT = {
+    "MB00001": "1 1.9 2 3 3",  # a rise to 2 at 30 months
+    "MB00002": "0 1.9 1 1.9 2",  # 1.9 stays below 2: no rise by 60 months
+    "MB00003": "2 2 8 . .",  # a prosthesis that the outcomes file confirms at 30 months
+    "MB00004": "2 2 8 2 2",  # 8 without a replacement is a bad film
+    "MB00005": "9 2 2 2 2",  # no grade at baseline
+    "MB00006": "3 3 . . .",  # not seen after 15 months
+}
+_MOST_EVENTS = {"MB00003": ("2", "."), "MB00006": (".", "2")}
+
+
+@pytest.fixture
+def most_release() -> dict[str, str]:
+    """A release of six people in the shape of MOST's; ``test_cohort_formats.py`` has outcomes."""
+    visits = (0, 1, 2, 3, 5)
+    grades = [["MOSTID", *(f"V{v}X{s}KL" for v in visits for s in "RL")]]
+    people = [["MOSTID", "SEX", "AGE", "V0BMI", "V0LAR", "V0LAL", "V0WOTOTR", "V0WOTOTL", "V0PA"]]
+    outcomes = [["MOSTID", "V99ERKRINDEX", "V99ELKRINDEX", "V99EDINDEX"]]
+    seen: dict[int, list[list[str]]] = {v: [["MOSTID", f"V{v}PA"]] for v in visits[1:]}
+    for subject, right in _MOST_RIGHT.items():
+        read = right.split()
+        grades.append([subject, *(cell for grade in read for cell in (grade, "0"))])
+        people.append([subject, "2", "62", "29.5", "1", "0", "20", "3", "1"])
+        replaced, died = _MOST_EVENTS.get(subject, (".", "."))
+        outcomes.append([subject, replaced, ".", died])
+        for visit, grade in zip(visits[1:], read[1:], strict=True):
+            seen[visit].append([subject, "0" if grade == "." else "1"])
+    files = {"MOSTV01235XRAY.txt": grades, "mostv0enroll.txt": people, "mostoutcomes.txt": outcomes}
+    files |= {f"mostv{visit}enroll.txt": rows for visit, rows in seen.items()}
+    return {n: "".join("\t".join(r) + "\n" for r in rows) for n, rows in files.items()}

@@ -148,39 +148,10 @@ def test_the_archive_of_the_nda_gives_the_outcomes_of_the_text_release(
     pd.testing.assert_frame_equal(nda[same], text[same].loc[nda.index])
 
 
-# MOST: KL grades of the right knee at 0, 15, 30, 60 and 84 months
-_MOST_RIGHT = {
-    "MB00001": "1 1.9 2 3 3",  # a rise to 2 at 30 months
-    "MB00002": "0 1.9 1 1.9 2",  # 1.9 stays below 2: no rise by 60 months
-    "MB00003": "2 2 8 . .",  # a prosthesis that the outcomes file confirms at 30 months
-    "MB00004": "2 2 8 2 2",  # 8 without a replacement is a bad film
-    "MB00005": "9 2 2 2 2",  # no grade at baseline
-    "MB00006": "3 3 . . .",  # not seen after 15 months
-}
-_MOST_EVENTS = {"MB00003": ("2", "."), "MB00006": (".", "2")}
-
-
-def _most(separator: str = "\t") -> Release:
-    visits = (0, 1, 2, 3, 5)
-    grades = [["MOSTID", *(f"V{v}X{s}KL" for v in visits for s in "RL")]]
-    people = [["MOSTID", "SEX", "AGE", "V0BMI", "V0LAR", "V0LAL", "V0WOTOTR", "V0WOTOTL", "V0PA"]]
-    outcomes = [["MOSTID", "V99ERKRINDEX", "V99ELKRINDEX", "V99EDINDEX"]]
-    seen: dict[int, list[list[str]]] = {v: [["MOSTID", f"V{v}PA"]] for v in visits[1:]}
-    for subject, right in _MOST_RIGHT.items():
-        read = right.split()
-        grades.append([subject, *(cell for grade in read for cell in (grade, "0"))])
-        people.append([subject, "2", "62", "29.5", "1", "0", "20", "3", "1"])
-        replaced, died = _MOST_EVENTS.get(subject, (".", "."))
-        outcomes.append([subject, replaced, ".", died])
-        for visit, grade in zip(visits[1:], read[1:], strict=True):
-            seen[visit].append([subject, "0" if grade == "." else "1"])
-    files = {"MOSTV01235XRAY.txt": grades, "mostv0enroll.txt": people, "mostoutcomes.txt": outcomes}
-    files |= {f"mostv{visit}enroll.txt": rows for visit, rows in seen.items()}
-    return {n: "".join(separator.join(r) + "\n" for r in rows) for n, rows in files.items()}
-
-
-def test_most_follows_the_rules_of_its_codes(tables: Write, tmp_path: Path) -> None:
-    build_cohort(tables(_most()), tmp_path / "out", spec=read_cohort_spec("most"), folds=2)
+def test_most_follows_the_rules_of_its_codes(
+    most_release: Release, tables: Write, tmp_path: Path
+) -> None:
+    build_cohort(tables(most_release), tmp_path / "out", spec=read_cohort_spec("most"), folds=2)
     frame = _cohort(tmp_path / "out")
     right = frame[frame["laterality"] == "R"].set_index("subject_id")
     assert "MB00005" not in right.index
@@ -206,12 +177,12 @@ def test_most_follows_the_rules_of_its_codes(tables: Write, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("horizon", "value"), [(30, 0), (60, 0), (84, 1)])
 def test_the_horizon_of_most_is_a_choice(
-    tables: Write, tmp_path: Path, horizon: int, value: int
+    most_release: Release, tables: Write, tmp_path: Path, horizon: int, value: int
 ) -> None:
     document = read_cohort_spec("most").model_dump()
     document["outcomes"]["kl_horizon_months"] = horizon
     build_cohort(
-        tables(_most()), tmp_path / "out", spec=CohortSpec.model_validate(document), folds=2
+        tables(most_release), tmp_path / "out", spec=CohortSpec.model_validate(document), folds=2
     )
     assert _cohort(tmp_path / "out").loc["most:MB00002:0:R", "kl_progression"] == value
 

@@ -57,7 +57,7 @@ def results(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the cohort's own analysis script writes."""
     out = tmp_path_factory.mktemp("results")
     script = runpy.run_path(str(shipped("cohorts") / "synthetic" / "analyse.py"))
-    script["analyse"](data, out)
+    script["analyse"](data, out, {})
     return out
 
 
@@ -119,13 +119,29 @@ def test_no_knee_is_followed_beyond_the_contact_with_its_person(
     assert beyond.max() < 1e-6
 
 
-def test_the_analysis_script_writes_table_one_and_survival(results: Path) -> None:
-    table = pd.read_csv(results / "table_1.csv", index_col=0)
+def test_the_analysis_script_writes_table_one_survival_and_incidence(results: Path) -> None:
+    table = pd.read_csv(results / "cohort" / "table_1" / "jsl_48m.csv", index_col=0)
     assert int(table.loc["knees", "all"]) == sum(
         int(table.loc["knees", group]) for group in ("no", "yes", "unknown")
     )
-    for outcome in Outcome:
+    # the synthetic cohort was not asked for pain
+    observed = [outcome for outcome in Outcome if outcome is not Outcome.PAIN_PROGRESSION]
+    for outcome in observed:
         assert (results / "survival" / outcome / "survival.json").is_file()
+    incidence = pd.read_csv(results / "incidence_by_kl.csv")
+    assert set(incidence["outcome"]) == set(observed)
+    assert set(incidence.query("outcome == 'jsl_48m'")["estimator"]) == {"turnbull"}
+    assert set(incidence.query("outcome == 'tkr'")["estimator"]) == {"aalen_johansen"}
+
+
+def test_factors_that_move_the_hazard_foretell_replacement_and_noise_does_not(
+    results: Path,
+) -> None:
+    """The generator lets replacement rise with pain, grade and age."""
+    models = pd.read_csv(results / "models.csv").query("outcome == 'tkr' and metric == 'uno_c'")
+    by_model = models.set_index("model")
+    assert by_model.loc["clinical_and_kl_grade", "ci_low"] > 0.5
+    assert set(by_model.index) == {"kl_grade", "clinical", "clinical_and_kl_grade"}
 
 
 def test_the_oai_spec_reads_the_same_tables_to_the_same_labels(

@@ -1,0 +1,106 @@
+"""``cohorts/<name>/analyse.py`` make the analysis of releases in the shape of the real ones.
+
+That of the synthetic cohort is run in ``test_cohort_truth.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from kneeoa_mm.config import shipped
+
+Write = Callable[[dict[str, str]], Path]
+
+
+def _analyse(cohort: str, tables: Path, out: Path) -> None:
+    script = runpy.run_path(str(shipped("cohorts") / cohort / "analyse.py"))
+    script["analyse"](tables, out, {})
+
+
+def test_the_oai_script_runs_on_a_release_of_ten(
+    release: dict[str, str],
+    tables: Write,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for digits in ("08", "10"):  # later visits, at which nobody was read
+        for name in ("kxr_sq_bu", "kxr_qjsw_duryea"):
+            header = release[f"{name}06.txt"].splitlines()[0].replace("V06", f"V{digits}")
+            release[f"{name}{digits}.txt"] = header + "\n"
+    _analyse("oai", tables(release), tmp_path / "out")
+    survival = json.loads((tmp_path / "out" / "survival" / "tkr" / "survival.json").read_text())
+    # 9000003 left at 30 months, 9000008 right at 60
+    assert survival["counts"]["events"] == 2
+    assert "too few" in survival["cox"]["reason"]
+    assert survival["prognosis"]["reason"]
+    assert (tmp_path / "out" / "survival" / "tkr_by_site" / "survival.json").is_file()
+    assert (tmp_path / "out" / "survival" / "tkr_by_age" / "survival.json").is_file()
+    told = capsys.readouterr().out
+    assert "pain_progression: No knee has the event" in told
+    for title in ("Flow", "Table 1 by jsl_48m", "Incidence by KL grade", "Models"):
+        assert f"\n{title}" in told
+
+
+def test_films_that_two_projects_read_tell_how_readers_agree(
+    release: dict[str, str], tables: Write, tmp_path: Path
+) -> None:
+    from kneeoa_mm.cohort.build import build_cohort
+    from kneeoa_mm.cohort_spec import read_cohort_spec
+
+    build_cohort(tables(release), tmp_path / "out", spec=read_cohort_spec("synthetic"))
+    found = pd.read_csv(tmp_path / "out" / "kl_second_readings.csv")
+    read = found[["knee_id", "kl_grade", "second_kl_grade"]].to_numpy().tolist()
+    # 0000007: project 37 has both films of the right knee, so it is kept; 15 and 42 read it, too
+    assert read == [
+        ["synthetic:0000007:0:L", 1, 1],
+        ["synthetic:0000007:48:L", 1, 2],
+        ["synthetic:0000007:0:R", 2, 2],
+        ["synthetic:0000007:48:R", 3, 1],
+    ]
+
+
+def test_the_most_script_runs_on_a_release_of_six(
+    most_release: dict[str, str], tables: Write, tmp_path: Path
+) -> None:
+    _analyse("most", tables(most_release), tmp_path / "out")
+    incidence = pd.read_csv(tmp_path / "out" / "incidence_by_kl.csv")
+    assert set(incidence["outcome"]) == {"kl_progression", "tkr"}
+    # found at a visit: replacement lies between visits, too
+    assert set(incidence["estimator"]) == {"turnbull"}
+
+
+@pytest.mark.real_data
+def test_the_script_of_the_graded_collection_gives_the_risk_of_each_grade(
+    real_data: Path, tmp_path: Path
+) -> None:
+    """The whole table; the images, which nobody opens here, stand as empty files."""
+    table = pd.read_csv(real_data / "kl_time_to_progression.csv")
+    folder = tmp_path / "collection"
+    for place in table["path"]:
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).write_text(place)
+    table.to_csv(folder / "kl_time_to_progression.csv", index=False)
+    _analyse("mendeley", folder, tmp_path / "out")
+    incidence = pd.read_csv(tmp_path / "out" / "incidence_by_kl.csv")
+    at_48 = incidence[incidence["months"] == 48].set_index("kl_grade")["incidence"]
+    assert at_48.round(3).to_dict() == {0: 0.045, 1: 0.202, 2: 0.169, 3: 0.254}
+    models = pd.read_csv(tmp_path / "out" / "models.csv").set_index(["model", "metric"])
+    assert models.loc[("kl_grade", "uno_c"), "ci_low"] > 0.6
+
+
+@pytest.mark.parametrize("cohort", ["mendeley", "most", "oai", "synthetic"])
+def test_each_script_says_what_it_wants(cohort: str) -> None:
+    script = shipped("cohorts") / cohort / "analyse.py"
+    told = subprocess.run(
+        [sys.executable, script, "--help"], capture_output=True, text=True, check=True
+    )
+    assert "--out" in told.stdout
+    assert "NAME=RUN" in told.stdout
