@@ -170,6 +170,28 @@ def recipes(module: ModuleType) -> str:
     return "\n\n".join([_table(header, rows), *sections])
 
 
+def progression_recipes(module: ModuleType) -> str:
+    """What each recipe of progression does, and what its own comment says of it."""
+    rows, sections = [], []
+    for path in sorted((module.shipped("configs") / "jsl").glob("*.yaml")):
+        title, says = recipe_comment(path.read_text(encoding="utf-8"))
+        config = module.load_config(module.TrainJSLConfig, recipe=path)
+        rows.append(
+            (
+                f"[`{path.stem}`](#{path.stem})",
+                "stays" if config.is_encoder_frozen else "learns",
+                config.fusion if config.fuse_clinical else "no",
+                config.kl_input,
+                config.time_head,
+                *(says.get(remark, "") for remark in ("Source", "Needs", "Run")),
+            )
+        )
+        sections += [f"## {path.stem}", title]
+        sections += [f"Differs: {says['Differs']}"] if "Differs" in says else []
+    header = ("recipe", "encoder", "fusion", "grade as input", "time", "source", "needs", "run")
+    return "\n\n".join([_table(header, rows), *sections])
+
+
 def recipe_comment(text: str) -> tuple[str, dict[str, str]]:
     """Title and the remarks by their first word, of the comment that opens a recipe."""
     lines = takewhile(lambda line: line.startswith("#"), text.splitlines())
@@ -244,6 +266,7 @@ PAGES: dict[str, tuple[str, Callable[[ModuleType], str]]] = {
     "reference/configuration": ("kneeoa_mm.config", configuration),
     "reference/errors": ("kneeoa_mm.errors", exit_codes),
     "reference/recipes": ("kneeoa_mm.config", recipes),
+    "reference/progression-recipes": ("kneeoa_mm.config", progression_recipes),
 }
 
 # typer reads this when it is imported: plain text, no boxes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -74,15 +75,14 @@ def _draw_steps(axes: Any, curve: IncidenceCurve, name: str, colour: Any) -> flo
 def _draw_intervals(axes: Any, curve: IntervalCurve, name: str, colour: Any) -> float:
     """Draw one estimate of intervals and return how high it reaches."""
     end = float(curve.follow_up_months[-1])
-    before = np.concatenate([[0], curve.incidence[:-1]])
     # flat from the end of each interval to the start of the next
     starts = np.concatenate([[0], curve.upper_months])
     stops = np.concatenate([curve.lower_months, [max(end, starts[-1])]])
     levels = np.concatenate([[0], curve.incidence])
     axes.hlines(levels, starts, stops, color=colour, linewidth=1.8)
-    rises = zip(curve.lower_months, curve.upper_months, before, curve.incidence, strict=True)
-    for lower, upper, low, high in rises:
-        axes.plot([lower, upper], [low, high], color=colour, linewidth=1.2, linestyle=(0, (3, 2)))
+    rises = zip(curve.lower_months, curve.upper_months, itertools.pairwise(levels), strict=True)
+    for lower, upper, rise in rises:
+        axes.plot([lower, upper], rise, color=colour, linewidth=1.2, linestyle=(0, (3, 2)))
     known = ~np.isnan(curve.ci_low)
     at = curve.upper_months[known]
     axes.vlines(at, curve.ci_low[known], curve.ci_high[known], color=colour, linewidth=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,98 +17,19 @@ from torch import Tensor
 
 from kneeoa_mm.config import ExplainConfig
 from kneeoa_mm.learning.answers import Answer, choose_answer
-from kneeoa_mm.learning.attribution import ADDITIVE, Attribution, Method, Question, attribute
-from kneeoa_mm.learning.clinical import ClinicalEncoding
+from kneeoa_mm.learning.attribution import attribute
 from kneeoa_mm.learning.dataset import to_input
+from kneeoa_mm.learning.explained_sample import Sample
 from kneeoa_mm.learning.framing import frame
-from kneeoa_mm.learning.heads import N_GRADES
-from kneeoa_mm.learning.inference import Ensemble, ImageStore, Model
+from kneeoa_mm.learning.inference import Model
 from kneeoa_mm.learning.placement import Placement
-from kneeoa_mm.metrics import persons_of
+from kneeoa_mm.learning.question import ADDITIVE, Attribution, Method, Question
 from kneeoa_mm.records import Box
 
 MEAN = "mean"
-READING = "kl_grade_read"
 _BLUR_SHARE = 1 / 16
 """Of the picture's side: wider than a joint space, which is gone in the blurred knee."""
 _BOX = ("box_left_px", "box_top_px", "box_right_px", "box_bottom_px")
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """The knees of a run.
-
-    Attributes:
-        ensemble: The model.
-        knees: Rows of ``sources.read_knees``: first those to explain, then others to compare with.
-        n_explained: How many are explained.
-        clinical: Factors by ``knee_id``; None without.
-        device: ``cpu`` or ``cuda``.
-    """
-
-    ensemble: Ensemble
-    knees: pd.DataFrame
-    n_explained: int
-    clinical: pd.DataFrame | None
-    device: str
-
-    @cached_property
-    def store(self) -> ImageStore:
-        """Their images."""
-        return ImageStore(self.knees)
-
-    @cached_property
-    def persons(self) -> NDArray[np.str_]:
-        """The person of each knee."""
-        return persons_of(self.knees["subject_id"], self.knees["knee_id"])
-
-    def encoded(self, member: Model) -> Factors | None:
-        """What a member is told beside the picture; None for an image-only one."""
-        knee_ids = self.knees["knee_id"]
-        table = pd.DataFrame(index=knee_ids) if self.clinical is None else self.clinical
-        parts: list[Callable[[pd.DataFrame], NDArray[np.float32]]] = []
-        columns: dict[str, list[int]] = {}
-        width = 0
-        if member.clinical is not None:
-            parts.append(member.clinical.transform)
-            columns = factor_columns(member.clinical)
-            width = member.clinical.n_features
-        if getattr(member.network, "unread_branch", None) is not None:
-            parts.append(_reading)
-            columns[READING] = list(range(width, width + N_GRADES))
-        if not parts:
-            return None
-        own, all_known = (
-            np.concatenate([part(rows) for part in parts], axis=1)
-            for rows in (table.reindex(knee_ids), table)
-        )
-        average = all_known.mean(axis=0, keepdims=True)
-        return Factors(
-            torch.from_numpy(own).to(self.device),
-            torch.from_numpy(average).to(self.device),
-            columns,
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Factors:
-    """Encoded factors.
-
-    Attributes:
-        own: Of each knee, (n, F).
-        average: Of the average person of the table, (1, F).
-        columns: Which of them belong to each factor.
-    """
-
-    own: Tensor
-    average: Tensor
-    columns: Mapping[str, list[int]]
-
-
-def _reading(table: pd.DataFrame) -> NDArray[np.float32]:
-    """The read grade as one-hot columns (n, 5), all zero where there is none."""
-    grades = table.get("kl_grade", pd.Series(np.nan, index=table.index)).astype(float)
-    return np.stack([grades == grade for grade in range(N_GRADES)], axis=1).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,7 +197,7 @@ def _question(sample: Sample, member: Model, index: int) -> Question:
     images = to_input(stored[index : index + 1], contract).to(sample.device)
     rest = np.arange(sample.n_explained, len(sample.knees))
     rest = rest[(sample.persons[rest] != sample.persons[index]) & sample.store.readable[rest]]
-    factors = sample.encoded(member)
+    factors = sample.factors(member)
     others = None
     if len(rest):
         pictures = to_input(stored[rest], contract).to(sample.device)
@@ -302,18 +223,6 @@ def blurred(images: Tensor) -> Tensor:
     sigma = images.shape[-1] * _BLUR_SHARE
     soft = gaussian_filter(images.cpu().numpy(), sigma=(0, 0, sigma, sigma), mode="nearest")
     return torch.from_numpy(soft).to(images.device)
-
-
-def factor_columns(encoding: ClinicalEncoding) -> dict[str, list[int]]:
-    """The encoded columns of each factor, its indicator of missing values among them."""
-    widths = dict.fromkeys(encoding.continuous, 2)
-    widths |= {name: len(known) + 1 for name, known in encoding.categorical.items()}
-    ends = np.cumsum(list(widths.values()))
-    starts = ends - list(widths.values())
-    return {
-        name: list(range(start, end))
-        for name, start, end in zip(widths, starts.tolist(), ends.tolist(), strict=True)
-    }
 
 
 def _placement(member: Model, shape: tuple[int, int], knee: pd.Series) -> Placement:

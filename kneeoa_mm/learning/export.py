@@ -20,6 +20,7 @@ from kneeoa_mm.learning import onnx_graph
 from kneeoa_mm.learning.dataset import to_input
 from kneeoa_mm.learning.familiarity import FAMILIARITY_FILE
 from kneeoa_mm.learning.inference import ENSEMBLE_FILE, Model, load_model, to_probabilities
+from kneeoa_mm.learning.losses import grade_targets
 from kneeoa_mm.learning.networks import Network, build_network
 from kneeoa_mm.learning.onnx_graph import Answer
 from kneeoa_mm.model_folder import (
@@ -29,7 +30,7 @@ from kneeoa_mm.model_folder import (
     read_model,
     write_model,
 )
-from kneeoa_mm.records import StageResult
+from kneeoa_mm.records import KL_CLASSES, StageResult
 from kneeoa_mm.run_folder import CONFIG_FILE, atomic_path, open_run, refuse_taken, write_json
 
 CONTRACT_FILE = "contract.json"
@@ -201,6 +202,8 @@ _INPUTS = {
     "member's preprocessing; its mean and std are applied inside the graph",
     "clinical": "float32 (batch, factors), where a member has it: factors encoded as the member's "
     "`clinical` says",
+    "kl_read": "float32 (batch, 5), where a member takes the read grade: one-hot, all 0 where there "
+    "is none",
 }
 
 
@@ -245,6 +248,9 @@ def _probes(member: Model) -> dict[str, Tensor]:
         width = int(member.network.architecture["clinical_features"])
         drawn = generator.normal(0, 1, (_PROBES, width)).astype(np.float32)
         probes["clinical"] = torch.from_numpy(drawn)
+    if member.takes_reading:
+        grades = np.where(np.arange(_PROBES) < len(KL_CLASSES), np.arange(_PROBES), np.nan)
+        probes["kl_read"] = grade_targets(grades)
     return probes
 
 

@@ -16,15 +16,9 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from kneeoa_mm.config import ExplainConfig
-from kneeoa_mm.learning.attribution import (
-    Attribution,
-    Method,
-    Question,
-    attribute,
-    infidelity_of,
-    sensitivity_of,
-)
+from kneeoa_mm.learning.attribution import attribute, infidelity_of, sensitivity_of
 from kneeoa_mm.learning.networks import Network
+from kneeoa_mm.learning.question import Attribution, Method, Question
 
 CELLS = 16
 """Cells a side that are taken away as one: single pixels would make patterns that no film has."""

@@ -48,12 +48,13 @@ class _Graph(nn.Module):
         self.network = network
         self._mean, self._std = contract.mean, contract.std
 
-    def forward(self, images: Tensor, clinical: Tensor | None = None) -> Tensor:
-        """Probabilities (B, outputs) of images (B, 1, S, S) and clinical factors (B, F)."""
-        batch = {"images": (images - self._mean) / self._std}
-        if clinical is not None:
-            batch["clinical"] = clinical
-        return to_probabilities(self.network(batch))
+    def forward(
+        self, images: Tensor, clinical: Tensor | None = None, kl_read: Tensor | None = None
+    ) -> Tensor:
+        """Probabilities (B, outputs) of images (B, 1, S, S) and what stands beside them."""
+        further = {"clinical": clinical, "kl_read": kl_read}
+        batch = {name: value for name, value in further.items() if value is not None}
+        return to_probabilities(self.network(batch | {"images": (images - self._mean) / self._std}))
 
 
 def to_onnx(member: Model, inputs: dict[str, Tensor]) -> bytes:
@@ -62,7 +63,7 @@ def to_onnx(member: Model, inputs: dict[str, Tensor]) -> bytes:
     Args:
         member: The member.
         inputs: An example of at least two rows: greys in [0, 1] as ``images`` (B, 1, S, S), and
-            ``clinical`` (B, F) where it wants them.
+            the ``further_inputs`` that it wants.
     """
     batch = torch.export.Dim("batch")
     log = logging.getLogger("torch.onnx")
@@ -74,10 +75,10 @@ def to_onnx(member: Model, inputs: dict[str, Tensor]) -> bytes:
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 _Graph(member.network, member.card.preprocessing).eval(),
-                tuple(inputs.values()),
+                kwargs=inputs,
                 input_names=list(inputs),
                 output_names=["probabilities"],
-                dynamic_shapes=tuple({0: batch} for _ in inputs),
+                dynamic_shapes={name: {0: batch} for name in inputs},
                 opset_version=OPSET,
                 dynamo=True,
                 verbose=False,

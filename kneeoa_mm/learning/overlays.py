@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from kneeoa_mm.learning.attribution import Attribution, Method
+from kneeoa_mm.learning.question import Attribution, Method
 
 _FOR, _AGAINST = np.array([1.0, 0.42, 0.0]), np.array([0.0, 0.45, 1.0])
 _OPACITY = 0.75

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from kneeoa_mm.config import ExplainConfig
 from kneeoa_mm.errors import InputError
-from kneeoa_mm.learning.attribution import Method
 from kneeoa_mm.learning.clinical import read_clinical
-from kneeoa_mm.learning.explained_knee import ExplainedKnee, Sample, explain_knee
+from kneeoa_mm.learning.explained_knee import ExplainedKnee, explain_knee
+from kneeoa_mm.learning.explained_sample import Sample
 from kneeoa_mm.learning.inference import choose_device, load_ensemble
 from kneeoa_mm.learning.joint_spaces import JointSpaces, read_joint_spaces
 from kneeoa_mm.learning.mean_maps import MeanMaps, groups_of, risk_groups
+from kneeoa_mm.learning.question import Method
 from kneeoa_mm.learning.saliency_run import ReadFilm, SaliencyRun
 from kneeoa_mm.learning.sources import read_knees
 from kneeoa_mm.progress import track

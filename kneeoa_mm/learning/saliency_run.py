@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from kneeoa_mm import __version__
 from kneeoa_mm.config import ExplainConfig
 from kneeoa_mm.errors import ItemError
 from kneeoa_mm.learning import faithfulness
-from kneeoa_mm.learning.attribution import ADDITIVE, Attribution, Method
 from kneeoa_mm.learning.dataset import read_grey
 from kneeoa_mm.learning.explained_knee import MEAN, ExplainedKnee, Voice
 from kneeoa_mm.learning.faithfulness_table import RANDOM_ORDER, Checks
@@ -24,7 +23,16 @@ from kneeoa_mm.learning.joint_spaces import JointSpaces
 from kneeoa_mm.learning.mean_maps import MeanMaps
 from kneeoa_mm.learning.networks import Network
 from kneeoa_mm.learning.overlays import overlay, scaled, sheet, small, to_grey
-from kneeoa_mm.learning.placement import Placement
+from kneeoa_mm.learning.question import Attribution, Method
+from kneeoa_mm.learning.saliency_tables import (
+    FILM,
+    IMAGE,
+    LIMITS,
+    factor_rows,
+    knee_columns,
+    map_columns,
+    place_columns,
+)
 from kneeoa_mm.records import KneeKey
 from kneeoa_mm.run_folder import atomic_path, write_json
 from kneeoa_mm.tables import escape_formulas
@@ -32,24 +40,8 @@ from kneeoa_mm.tables import escape_formulas
 ReadFilm = Callable[[str], NDArray[np.float32]]
 """Greys (rows, columns) of the film that ``source`` names; raises ItemError."""
 
-FILM, IMAGE = "film", "knee image"
-"""What overlays are drawn on."""
-
-LIMITS = (
-    "A map shows what moved the network's output, not where disease is.",
-    "Log-odds are those of the network itself, before calibration and without test-time views.",
-    "The picture is compared with itself blurred, whose answer is not neutral "
-    "(reference_log_odds); factors are compared with the average person of the table.",
-)
 _NOISE = 0.02
 """Largest noise for maximum sensitivity, as a share of the grey range (Yeh et al. 2019)."""
-_UNITS = {
-    Method.GRADCAM: "none",
-    Method.SALIENCY: "log-odds per full range of grey",
-    Method.INTEGRATED_GRADIENTS: "log-odds",
-    Method.OCCLUSION: "log-odds per window",
-    Method.GRADIENT_SHAP: "log-odds",
-}
 
 
 class SaliencyRun:
@@ -72,7 +64,7 @@ class SaliencyRun:
         means: MeanMaps,
     ) -> None:
         self._out, self._config, self._spaces, self._means = out, config, spaces, means
-        self._read_film = None if read_film is None else cache(read_film)
+        self._read_film = None if read_film is None else lru_cache(maxsize=1)(read_film)
         self._checks = Checks()
         self._factors: list[dict[str, Any]] = []
         self._n_checked = self._n_on_film = 0
@@ -99,14 +91,14 @@ class SaliencyRun:
             "map": f"maps/{stem}.npz",
             "overlay": f"overlays/{stem}.png",
             "drawn_on": drawn_on,
-            **_of_knee(found),
+            **knee_columns(found),
         }
         places = {MEAN: found.placement} | {v.member.name: v.placement for v in found.voices}
         for name, maps in told.items():
-            place = _place(found, places[name], drawn_on)
-            self.maps += [knee | {"member": name} | _of_map(each) | place for each in maps]
+            place = place_columns(found, places[name], drawn_on)
+            self.maps += [knee | {"member": name} | map_columns(each) | place for each in maps]
             for each in maps:
-                self._factors += _factor_rows(found, name, each)
+                self._factors += factor_rows(found, name, each)
         self._means.add(found.person, groups, found.grey, found.mean)
         if self._config.check:
             self._check(found)
@@ -247,56 +239,6 @@ def _rows(
 def _caption(found: Attribution) -> str:
     name = str(found.method).replace("_", " ")
     return name if found.status == "ok" else f"{name}: {found.status}"
-
-
-def _of_knee(found: ExplainedKnee) -> dict[str, Any]:
-    return {
-        "target": found.answer.name,
-        "kl_grade_pred": found.grade,
-        "risk": found.risk,
-        "log_odds": found.log_odds,
-        "reference_log_odds": found.reference_log_odds,
-        "seen_in_training": found.is_seen,
-    }
-
-
-def _place(found: ExplainedKnee, placement: Placement, drawn_on: str) -> dict[str, Any]:
-    """Where a map lies on what the overlay shows."""
-    on_film = found.on_film(placement) if drawn_on == FILM else None
-    place = on_film or placement
-    return {
-        "map_left_px": place.left,
-        "map_top_px": place.top,
-        "map_width_px": place.width,
-        "map_height_px": place.height,
-        "map_mirrored": place.is_mirrored,
-    }
-
-
-def _of_map(found: Attribution) -> dict[str, Any]:
-    return {
-        "method": str(found.method),
-        "status": found.status,
-        "unit": _UNITS[found.method],
-        "layer": found.layer,
-        "cells": "x".join(map(str, found.cells)),
-        "gap_log_odds": found.gap,
-    }
-
-
-def _factor_rows(found: ExplainedKnee, member: str, each: Attribution) -> list[dict[str, Any]]:
-    """The picture and the factors of one map on one scale; nothing where there are no factors."""
-    if each.factors is None:
-        return []
-    common = {
-        "knee_id": found.knee["knee_id"],
-        "member": member,
-        "target": found.answer.name,
-        "method": str(each.method),
-        "adds_up": each.method in ADDITIVE,
-    }
-    parts = {"picture": each.picture, **each.factors}
-    return [common | {"part": part, "log_odds": value} for part, value in parts.items()]
 
 
 def _write_arrays(arrays: Mapping[str, Any], path: Path) -> None:

@@ -97,6 +97,32 @@ def test_onnx_runtime_grades_by_the_contract_as_the_model_does(run, tmp_path):
             np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_a_model_with_the_reading_takes_it_and_goes_without_where_it_is_blank(tmp_path):
+    import onnxruntime
+
+    architecture = {
+        "network": "progression",
+        "backbone": "simple_cnn",
+        "kl_input": "read",
+        "visits_months": [24, 48],
+        "horizon_months": 48,
+    }
+    columns = ("tkr_cif_24", "tkr_cif_48", "tkr_prob", "tkr_prob_without_reading")
+    folder = write_member(tmp_path / "m", architecture, seed=4, outputs=(*GRADES, *columns))
+    export(folder, tmp_path / "risk.onnx")
+    session = onnxruntime.InferenceSession(
+        tmp_path / "risk.onnx", providers=["CPUExecutionProvider"]
+    )
+    images, read = some_images(3, 32), torch.eye(5)[:3]
+    read[1] = 0
+    inputs = {"images": images.numpy()[:, None].astype(np.float32) / 255, "kl_read": read.numpy()}
+    (found,) = session.run(None, inputs)
+    expected = predict_member(load_model(folder), {"images": images, "kl_read": read}, device="cpu")
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert found[1, -2] == pytest.approx(found[1, -1], abs=1e-6)
+    assert abs(found[0, -2] - found[0, -1]) > 1e-4
+
+
 def test_a_progression_model_becomes_one_file_that_wants_clinical_factors(fused, tmp_path):
     import onnxruntime
 

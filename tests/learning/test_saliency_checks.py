@@ -8,7 +8,7 @@ from torch import nn
 
 from kneeoa_mm.config import ExplainConfig
 from kneeoa_mm.learning.answers import Answer
-from kneeoa_mm.learning.attribution import Attribution, Method, Question, attribute
+from kneeoa_mm.learning.attribution import attribute
 from kneeoa_mm.learning.faithfulness import (
     STAGES,
     area,
@@ -24,6 +24,7 @@ from kneeoa_mm.learning.faithfulness import (
 )
 from kneeoa_mm.learning.faithfulness_table import MEASURES, RANDOM_ORDER, Checks
 from kneeoa_mm.learning.networks import KLNetwork
+from kneeoa_mm.learning.question import Attribution, Method, Question
 
 SIZE_PX = 32
 PLACE = (slice(8, 16), slice(16, 28))

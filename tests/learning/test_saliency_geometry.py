@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kneeoa_mm.errors import InputError
-from kneeoa_mm.learning.attribution import Attribution, Method
 from kneeoa_mm.learning.framing import Square
 from kneeoa_mm.learning.joint_spaces import read_joint_spaces
 from kneeoa_mm.learning.mean_maps import MeanMaps
 from kneeoa_mm.learning.overlays import overlay, scaled, sheet
 from kneeoa_mm.learning.placement import Placement
+from kneeoa_mm.learning.question import Attribution, Method
 from kneeoa_mm.records import Box
 
 FILM, BOX = (200, 300), Box(120, 40, 220, 140)

@@ -10,10 +10,11 @@ from torch import nn
 from kneeoa_mm.config import ExplainConfig
 from kneeoa_mm.errors import ConfigError
 from kneeoa_mm.learning.answers import Answer, choose_answer
-from kneeoa_mm.learning.attribution import Method, Question, attribute
+from kneeoa_mm.learning.attribution import attribute
 from kneeoa_mm.learning.feature_maps import choose_layer
 from kneeoa_mm.learning.heads import CoralHead, CornHead, SoftmaxHead
 from kneeoa_mm.learning.networks import KLNetwork
+from kneeoa_mm.learning.question import Method, Question
 
 SIZE_PX = 16
 PROGRESSION = Answer("progression")

@@ -15,7 +15,8 @@ from kneeoa_mm import tables
 from kneeoa_mm.config import ExplainConfig
 from kneeoa_mm.errors import ConfigError, InputError, ItemError
 from kneeoa_mm.learning.clinical import ClinicalEncoding
-from kneeoa_mm.learning.explained_knee import Sample, explain_knee, factor_columns
+from kneeoa_mm.learning.explained_knee import explain_knee
+from kneeoa_mm.learning.explained_sample import Sample, factor_columns
 from kneeoa_mm.learning.inference import load_ensemble
 from kneeoa_mm.learning.networks import KLNetwork, ProgressionNetwork
 from kneeoa_mm.learning.saliency import explain
