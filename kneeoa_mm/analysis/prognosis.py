@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,7 @@ _N_FOLDS = 5
 _MIN_AT_RISK = 20
 _MONTHS_BETWEEN_HORIZONS = 12
 
-Risks = NDArray[np.float64]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -42,21 +42,23 @@ class Prognosis:
     curves: Mapping[str, IncidenceCurve] = field(default_factory=dict)
 
 
+class _Foretold(NamedTuple):
+    """What one model foretells: a score to rank knees by (n,), and risks by horizons, each (n,)."""
+
+    score: Floats
+    risks: Mapping[float, Floats]
+
+
 @dataclass(frozen=True)
 class _Judged:
-    """Knees that every model has a risk of, and the draws that judge them all.
-
-    ``main`` is the horizon of comparisons; ``is_asked`` tells if it is the one that was asked for,
-    which alone given predictions are risks of.
-    """
+    """Knees that every model foretells, horizons, the one of comparisons, and draws of persons."""
 
     data: TimeToEvent
     horizons: tuple[float, ...]
     main: float
-    is_asked: bool
     weights: NDArray[np.uint16]
 
-    def judge(self, metric: Metric, risk: Risks) -> Resampled:
+    def judge(self, metric: Metric, risk: Floats) -> Resampled:
         return resample(metric, self.data.event, risk, self.weights)
 
 
@@ -101,16 +103,17 @@ def judge_models(
         return _without(f"{n_persons} persons are too few to judge by those a model never saw")
     main = max((h for h in horizons if h <= horizon_months), default=horizons[0])
     weights = bootstrap_weights(data.persons, n_boot=n_boot, seed=seed)
-    judged = _Judged(data, horizons, main, main == horizon_months, weights)
-    risks, reasons = _cross_fitted(judged, covariates, seed=seed, where=where)
-    shown = next((risks[name] for name in (BOTH, CLINICAL, KL) if name in risks), None)
+    judged = _Judged(data, horizons, main, weights)
+    foretold, reasons = _cross_fitted(judged, covariates, seed=seed, where=where)
+    shown = next((name for name in (BOTH, CLINICAL, KL) if name in foretold), None)
     if given is not None:
-        # one risk a knee, of the horizon that the predictions are of
         own = given[data.rows.index].to_numpy(np.float64)
-        risks[PREDICTIONS] = shown = own[:, None]
-    measured = {name: _measures(name, risk, judged) for name, risk in risks.items()}
-    curves, calibration = ({}, []) if shown is None else _by_third(shown, judged)
-    models = {name: _model(name, risks[name], measured[name], judged) for name in risks}
+        # risks of the horizon that was asked for say nothing of the others
+        foretold[PREDICTIONS] = _Foretold(own, {horizon_months: own})
+        shown = PREDICTIONS
+    measured = {name: _measures(name, each, judged) for name, each in foretold.items()}
+    curves, calibration = ({}, []) if shown is None else _by_third(foretold[shown], judged)
+    models = {n: _model(n, each, measured[n], judged) for n, each in foretold.items()}
     return Prognosis(
         {
             "reason": None,
@@ -144,52 +147,59 @@ def _horizons(data: TimeToEvent) -> tuple[float, ...]:
 
 def _cross_fitted(
     judged: _Judged, covariates: Sequence[str], *, seed: int, where: object
-) -> tuple[dict[str, Risks], dict[str, str]]:
-    """Risks by each horizon of each model, (n, horizons), and why some models have none."""
-    data = judged.data
-    folds = make_folds(data.persons, data.event, n_folds=_N_FOLDS, seed=seed)
-    fold = folds_of(data.persons, folds)
-    clinical = [name for name in covariates if name != KL]
-    wanted: dict[str, list[str]] = {NO_COVARIATES: []}
-    wanted |= {KL: [KL]} if KL in covariates else {}
-    wanted |= {CLINICAL: clinical} if clinical else {}
-    wanted |= {BOTH: [*clinical, KL]} if clinical and KL in covariates else {}
-    risks, reasons = {}, {}
-    for name, chosen in wanted.items():
-        if name == BOTH and CLINICAL in reasons:
-            continue
+) -> tuple[dict[str, _Foretold], dict[str, str]]:
+    """What Cox models foretell of persons they never saw, and why some models cannot."""
+    data, horizons = judged.data, judged.horizons
+    fold = folds_of(data.persons, make_folds(data.persons, data.event, n_folds=_N_FOLDS, seed=seed))
+    found, reasons = {}, {}
+    for name, chosen in _models_of(covariates).items():
         columns = design(data.rows, chosen, data.event, where=where).columns
         if chosen and not columns.shape[1]:
             reasons[name] = "no covariate is left"
             continue
-        risk = np.empty((len(data.event), len(judged.horizons)))
+        score, risk = np.empty(len(fold)), np.empty((len(fold), len(horizons)))
         try:
-            for held_out in range(_N_FOLDS):
-                risk[fold == held_out] = cox_risks(columns, data, fold != held_out, judged.horizons)
+            for part in range(_N_FOLDS):
+                score[fold == part], risk[fold == part] = cox_risks(
+                    columns, data, fold != part, horizons
+                )
         except FIT_ERRORS as error:
             reasons[name] = f"a fold does not converge: {str(error).splitlines()[0]}"
         else:
-            risks[name] = risk
-    return risks, reasons
+            found[name] = _Foretold(score, dict(zip(horizons, risk.T, strict=True)))
+    if CLINICAL in reasons:
+        # it would be the model of the grade once more
+        found.pop(BOTH, None)
+    return found, reasons
 
 
-def _measures(name: str, risk: Risks, judged: _Judged) -> dict[str, Resampled]:
+def _models_of(covariates: Sequence[str]) -> dict[str, list[str]]:
+    clinical = [name for name in covariates if name != KL]
+    models: dict[str, list[str]] = {NO_COVARIATES: []}
+    if KL in covariates:
+        models[KL] = [KL]
+    if clinical:
+        models[CLINICAL] = clinical
+    return models | ({BOTH: [*clinical, KL]} if clinical and KL in covariates else {})
+
+
+def _measures(name: str, foretold: _Foretold, judged: _Judged) -> dict[str, Resampled]:
     """Metrics that models are compared by; a model without covariates has nothing to rank by."""
-    months, last = judged.data.months, judged.horizons[-1]
-    main = judged.horizons.index(judged.main) if risk.shape[1] > 1 else 0
+    months, risks = judged.data.months, foretold.risks
     found = {}
-    if risk.shape[1] > 1 or judged.is_asked:
-        found["brier"] = judged.judge(brier_at(months, judged.main), risk[:, main])
     if name != NO_COVARIATES:
-        found["uno_c"] = judged.judge(uno_c(months, last), risk[:, -1])
-        found["auroc"] = judged.judge(auroc_at(months, judged.main), risk[:, main])
-    if risk.shape[1] > 1:
-        found["integrated_brier"] = judged.judge(integrated_brier(months, judged.horizons), risk)
+        found["uno_c"] = judged.judge(uno_c(months, judged.horizons[-1]), foretold.score)
+        found["auroc"] = judged.judge(auroc_at(months, judged.main), foretold.score)
+    if judged.main in risks:
+        found["brier"] = judged.judge(brier_at(months, judged.main), risks[judged.main])
+    if len(judged.horizons) > 1 and set(judged.horizons) <= set(risks):
+        every = np.column_stack([risks[horizon] for horizon in judged.horizons])
+        found["integrated_brier"] = judged.judge(integrated_brier(months, judged.horizons), every)
     return found
 
 
 def _model(
-    name: str, risk: Risks, measured: Mapping[str, Resampled], judged: _Judged
+    name: str, foretold: _Foretold, measured: Mapping[str, Resampled], judged: _Judged
 ) -> dict[str, Any]:
     data = judged.data
     document: dict[str, Any] = {
@@ -199,16 +209,14 @@ def _model(
     }
     if name == NO_COVARIATES:
         return document
-    concordance = harrell_c(data.months, data.event, risk[:, -1], data.persons)
-    aurocs = [
-        judged.judge(auroc_at(data.months, horizon), risk[:, min(k, risk.shape[1] - 1)])
-        for k, horizon in enumerate(judged.horizons)
-    ]
+    aurocs = {
+        horizon: judged.judge(auroc_at(data.months, horizon), foretold.score)
+        for horizon in judged.horizons
+    }
     return document | {
-        "harrell_c": as_json(concordance),
+        "harrell_c": as_json(harrell_c(data.months, data.event, foretold.score, data.persons)),
         "auroc_by_months": [
-            {"months": horizon, **as_json(found.estimate())}
-            for horizon, found in zip(judged.horizons, aurocs, strict=True)
+            {"months": horizon, **as_json(found.estimate())} for horizon, found in aurocs.items()
         ],
     }
 
@@ -228,16 +236,16 @@ def _differences(measured: Mapping[str, Mapping[str, Resampled]]) -> dict[str, A
 
 
 def _by_third(
-    risk: Risks, judged: _Judged
+    foretold: _Foretold, judged: _Judged
 ) -> tuple[dict[str, IncidenceCurve], list[dict[str, Any]]]:
-    """Curves of the thirds of a risk, and their mean risk beside what was observed."""
-    data = judged.data
-    main = judged.horizons.index(judged.main) if risk.shape[1] > 1 else 0
-    if not np.ptp(risk[:, -1]):
+    """Curves of the thirds of a score, and their mean risk beside what was observed."""
+    data, score = judged.data, foretold.score
+    if not np.ptp(score):
         return {}, []
-    third = pd.qcut(risk[:, -1], 3, duplicates="drop", labels=False)
+    third = pd.qcut(score, 3, duplicates="drop", labels=False)
     n_parts = int(third.max()) + 1
     labels = THIRDS if n_parts == len(THIRDS) else [f"part {k + 1}" for k in range(n_parts)]
+    risk = foretold.risks.get(judged.main)
     curves, calibration = {}, []
     for k, label in enumerate(labels):
         of_third = third == k
@@ -250,7 +258,7 @@ def _by_third(
                 "group": label,
                 "knees": int(of_third.sum()),
                 "months": judged.main,
-                "predicted": float(risk[of_third, main].mean()),
+                "predicted": None if risk is None else float(risk[of_third].mean()),
                 "observed": as_json(curve.at(judged.main)),
             }
         )

@@ -34,6 +34,7 @@ from kneeoa_mm.analysis.weibull import weibull_scores
 from kneeoa_mm.records import Estimate
 
 _FEW_EVENTS_A_TERM = 10
+_PRIOR_SD = 2.0
 _Z = float(ndtri(0.975))
 FIT_ERRORS = (ConvergenceError, np.linalg.LinAlgError, ValueError)
 
@@ -205,12 +206,12 @@ def _linked(persons: NDArray[np.str_]) -> NDArray[np.str_]:
 
 
 def cox_risks(
-    columns: Floats,
-    data: TimeToEvent,
-    learns: NDArray[np.bool_],
-    horizons: Sequence[float],
-) -> Floats:
-    """Risks by each horizon of the knees that a Cox model did not learn from.
+    columns: Floats, data: TimeToEvent, learns: NDArray[np.bool_], horizons: Sequence[float]
+) -> tuple[Floats, Floats]:
+    """What a Cox model foretells of the knees that it did not learn from.
+
+    A weak ridge, as if each standardised covariate had a coefficient of mean 0 and standard
+    deviation 2, keeps finite what few events leave open.
 
     Args:
         columns: Covariates, shape (n, p); with no column the risk is that of all who learn.
@@ -219,20 +220,22 @@ def cox_risks(
         horizons: Months.
 
     Returns:
-        Shape (knees that do not learn, horizons).
+        Log hazard on a scale that models of other parts share, (knees that do not learn,), and
+        risk by each horizon, (knees that do not learn, horizons).
 
     Raises:
         ConvergenceError: The fit does not converge.
-        ValueError: It cannot be done.
     """
     taught, at = data.subset(learns), np.asarray(horizons, dtype=float)
     coefficients = np.zeros(columns.shape[1])
-    if columns.shape[1]:
-        varies = columns[learns].std(axis=0) > 0
-        coefficients[varies] = _fit_cox(columns[learns][:, varies], taught)[0]
-    hazard = np.exp((columns - columns[learns].mean(axis=0)) @ coefficients)
+    varies = columns[learns].std(axis=0) > 0
+    if varies.any():
+        penalizer = 1 / (len(taught.event) * _PRIOR_SD**2)
+        coefficients[varies] = _fit_cox(columns[learns][:, varies], taught, penalizer)[0]
+    score = (columns - columns.mean(axis=0)) @ coefficients
+    hazard = np.exp(score)
     baseline = efron_cumulative_hazard(hazard[learns], taught.months, taught.event, at)
-    return np.asarray(1 - np.exp(-hazard[~learns, None] * baseline))
+    return score[~learns], 1 - np.exp(-hazard[~learns, None] * baseline)
 
 
 def _refusal(matrix: Design, used: TimeToEvent) -> str | None:
@@ -269,14 +272,16 @@ def _ratio(coefficient: float, standard_error: float, n: int) -> tuple[Estimate,
     return Estimate(ratio, low, high, n), float(2 * ndtr(-abs(coefficient) / standard_error))
 
 
-def _fit_cox(columns: Floats, data: TimeToEvent) -> tuple[Floats, Floats, list[str]]:
+def _fit_cox(
+    columns: Floats, data: TimeToEvent, penalizer: float = 0.0
+) -> tuple[Floats, Floats, list[str]]:
     """Log hazard ratios (p,), their inverse information (p, p), and what lifelines warns of."""
     frame = pd.DataFrame(columns).add_prefix("x").assign(months=data.months, event=data.event)
     columns_of = {"duration_col": "months", "event_col": "event"}
     if data.entry_months is not None:
         frame["entry"] = data.entry_months
         columns_of["entry_col"] = "entry"
-    model, warned = _recorded(lambda: CoxPHFitter().fit(frame, **columns_of))
+    model, warned = _recorded(lambda: CoxPHFitter(penalizer=penalizer).fit(frame, **columns_of))
     coefficients, variance = model.params_.to_numpy(), model.variance_matrix_.to_numpy()
     return _sound(coefficients, variance), variance, warned
 

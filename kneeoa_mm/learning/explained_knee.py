@@ -208,7 +208,7 @@ def _question(sample: Sample, member: Model, index: int) -> Question:
         images,
         None if factors is None else factors.own[index : index + 1],
         blurred(images),
-        None if factors is None else factors.average,
+        None if factors is None else factors.reference(index),
         others,
         None if factors is None else factors.columns,
     )

@@ -34,6 +34,18 @@ class Factors:
     average: Tensor
     columns: Mapping[str, list[int]]
 
+    def reference(self, index: int) -> Tensor:
+        """What a knee is compared with, (1, F): the average person.
+
+        Without a reading another branch of the network speaks, so a knee that has none is compared
+        with persons who have none.
+        """
+        reading = self.columns.get(READING, [])
+        reference = self.average.clone()
+        if not self.own[index, reading].any():
+            reference[:, reading] = 0
+        return reference
+
 
 @dataclass(frozen=True, eq=False)
 class Sample:
@@ -67,23 +79,23 @@ class Sample:
         """What a member is told beside the picture; None for an image-only one."""
         ids = self.knees["knee_id"]
         table = pd.DataFrame(index=ids) if self.clinical is None else self.clinical
-        own = self._inputs(member, table.reindex(ids))
+        mine = table.reindex(ids)
+        # as prediction does: a reading that comes with the knees goes before that of the table
+        read = self.knees.set_index("knee_id") if "kl_grade" in self.knees else mine
+        own = further_inputs(member, read, mine)
         if not own:
             return None
-        everyone = self._inputs(member, table)
+        everyone = further_inputs(member, table if "kl_grade" in table else read, table)
         columns = {} if member.clinical is None else factor_columns(member.clinical)
         if "kl_read" in own:
             first = own["clinical"].shape[1] if "clinical" in own else 0
             columns[READING] = list(range(first, first + N_GRADES))
+        average = torch.cat([each.mean(dim=0) for each in everyone.values()])
         return Factors(
             torch.cat(list(own.values()), dim=1).to(self.device),
-            torch.cat(list(everyone.values()), dim=1).mean(dim=0, keepdim=True).to(self.device),
+            average[None].to(self.device),
             columns,
         )
-
-    def _inputs(self, member: Model, table: pd.DataFrame) -> dict[str, Tensor]:
-        """As in prediction; the grades that were read are those of the clinical table."""
-        return further_inputs(member, table, table)
 
 
 def factor_columns(encoding: ClinicalEncoding) -> dict[str, list[int]]:
@@ -96,5 +108,3 @@ def factor_columns(encoding: ClinicalEncoding) -> dict[str, list[int]]:
         name: list(range(start, end))
         for name, start, end in zip(widths, starts.tolist(), ends.tolist(), strict=True)
     }
-
-

@@ -202,8 +202,8 @@ _INPUTS = {
     "member's preprocessing; its mean and std are applied inside the graph",
     "clinical": "float32 (batch, factors), where a member has it: factors encoded as the member's "
     "`clinical` says",
-    "kl_read": "float32 (batch, 5), where a member takes the read grade: one-hot, all 0 where there "
-    "is none",
+    "kl_read": "float32 (batch, 5), where a member takes the read grade: one-hot, all 0 where "
+    "there is none",
 }
 
 

@@ -66,6 +66,7 @@ def to_onnx(member: Model, inputs: dict[str, Tensor]) -> bytes:
             the ``further_inputs`` that it wants.
     """
     batch = torch.export.Dim("batch")
+    given = [inputs.get(name) for name in ("images", "clinical", "kl_read")]
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -75,10 +76,10 @@ def to_onnx(member: Model, inputs: dict[str, Tensor]) -> bytes:
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 _Graph(member.network, member.card.preprocessing).eval(),
-                kwargs=inputs,
+                tuple(given),
                 input_names=list(inputs),
                 output_names=["probabilities"],
-                dynamic_shapes={name: {0: batch} for name in inputs},
+                dynamic_shapes=tuple(None if each is None else {0: batch} for each in given),
                 opset_version=OPSET,
                 dynamo=True,
                 verbose=False,

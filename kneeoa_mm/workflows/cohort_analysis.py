@@ -92,9 +92,7 @@ def analyse_cohort(
     if (out / "cohort" / SECOND_READINGS_FILE).exists():
         outputs["agreement"] = agreement(out / "cohort", out / "agreement").out
     if spec.sampled_on_outcome:
-        notes.append(
-            "Knees were chosen by their outcome: risk and incidence mean nothing"
-        )
+        notes.append("Knees were chosen by their outcome: risk and incidence mean nothing")
     return StageResult(
         command="analyse",
         out=out,

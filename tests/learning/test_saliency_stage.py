@@ -276,7 +276,7 @@ def test_a_read_grade_is_a_factor_of_a_model_that_wants_it(folder, tmp_path):
     )
     write_member(tmp_path / "run", "00", network)
     table = pd.read_csv(folder / "clinical.csv").assign(kl_grade=[0, 1, 2, 3, 4, None])
-    knees = read_knees(folder / "knees")
+    knees = read_knees(folder / "knees").drop(columns="kl_grade")
     sample = Sample(
         load_ensemble(tmp_path / "run"), knees, len(knees), table.set_index("knee_id"), "cpu"
     )
@@ -285,4 +285,6 @@ def test_a_read_grade_is_a_factor_of_a_model_that_wants_it(folder, tmp_path):
     assert set(found.mean[0].factors) == {"age_years", "sex", "kl_grade_read"}
     assert found.voices[0].question.clinical[0, -5:].tolist() == [0, 0, 1, 0, 0]
     unread = explain_knee(sample, 5, config)
-    assert unread.voices[0].question.clinical[0, -5:].tolist() == [0] * 5
+    for part in unread.voices[0].question.inputs[1], unread.voices[0].question.reference_clinical:
+        assert part[0, -5:].tolist() == [0] * 5, "compared with persons without a reading"
+    assert unread.mean[0].factors["kl_grade_read"] == 0
