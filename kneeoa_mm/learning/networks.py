@@ -157,7 +157,7 @@ class ProgressionNetwork(nn.Module):
     def heads(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """What follows the encoder; see :meth:`forward`."""
         grades = _grades(self.kl_head, features)
-        clinical = features.new_zeros(len(features), 0)
+        clinical = features.new_zeros(features.shape[0], 0)
         if self._clinical_features:
             clinical = batch["clinical"]
         if self.unread_branch is None:
@@ -167,7 +167,7 @@ class ProgressionNetwork(nn.Module):
                 factors = torch.cat([clinical, grade], dim=1)
             scores = self.branch(features, factors)
             return grades | {"jsl_scores": scores} | self._risks(scores)
-        grade = batch.get("kl_read", features.new_zeros(len(features), N_GRADES))
+        grade = batch.get("kl_read", features.new_zeros(features.shape[0], N_GRADES))
         scores = self.branch(features, torch.cat([clinical, grade], dim=1))
         unread = self.unread_branch(features, clinical)
         is_read = (grade.sum(dim=1) > 0).view(-1, *[1] * (scores.dim() - 1))
