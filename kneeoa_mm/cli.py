@@ -30,6 +30,7 @@ from kneeoa_mm.options import (
     OptionalModel,
     OutDir,
     Overwrite,
+    Prespecified,
     Recipe,
     Resume,
     Scenario,
@@ -391,18 +392,36 @@ def evaluate(
         list[Outcome] | None, typer.Option(help="Only these outcomes; may be repeated.")
     ] = None,
     threshold: Thresholds = None,
+    cohort: Annotated[
+        Path | None, typer.Option(help="Output of `cohort`: factors of subgroups, and the split.")
+    ] = None,
+    subgroup: Annotated[
+        list[str] | None, typer.Option(help="Only subgroups by this column; may be repeated.")
+    ] = None,
+    prespecified: Prespecified = None,
+    external_to: Annotated[
+        Path | None, typer.Option(help="Run that predicted these people of another cohort.")
+    ] = None,
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="The knees were held out: log this look at them.")
+    ] = False,
     n_boot: Annotated[int, typer.Option(min=0, help="Bootstrap draws of persons.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     overwrite: Overwrite = False,
 ) -> StageResult:
     """Judge predictions: metrics with person-clustered intervals, and figures."""
-    from kneeoa_mm.analysis.evaluation import THRESHOLDS, evaluate
+    from kneeoa_mm.analysis.evaluation import evaluate
 
     return evaluate(
         predictions,
         out,
         outcomes=outcome,
-        thresholds=threshold or THRESHOLDS,
+        thresholds=threshold,
+        cohort=cohort,
+        subgroups=subgroup,
+        prespecified=prespecified,
+        external_to=external_to,
+        held_out=held_out,
         n_boot=n_boot,
         seed=seed,
         overwrite=overwrite,
@@ -472,12 +491,12 @@ def compare(
         Path | None, typer.Option(help="best_possible.json of a synthetic cohort.")
     ] = None,
     threshold: Thresholds = None,
+    prespecified: Prespecified = None,
     n_boot: Annotated[int, typer.Option(min=0, help="Bootstrap draws of persons.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     overwrite: Overwrite = False,
 ) -> StageResult:
     """Compare progression models with each other and with simple ones, on the same folds."""
-    from kneeoa_mm.analysis.evaluation import THRESHOLDS
     from kneeoa_mm.workflows.compare import compare
     from kneeoa_mm.workflows.compared_runs import parse_runs
 
@@ -489,7 +508,8 @@ def compare(
         grades=grades,
         folds=folds,
         best_possible=best_possible,
-        thresholds=threshold or THRESHOLDS,
+        thresholds=threshold,
+        prespecified=prespecified,
         n_boot=n_boot,
         seed=seed,
         overwrite=overwrite,

@@ -328,14 +328,14 @@ class ExplainConfig(Settings):
     methods: tuple[
         Literal["gradcam", "saliency", "integrated_gradients", "occlusion", "gradient_shap"], ...
     ] = Field(default=("gradcam", "saliency", "integrated_gradients"), min_length=1)
-    """Maps to make; the first one is drawn on the film. Occlusion takes hundreds of passes."""
+    """Maps to make; the first one is drawn on the film. Occlusion takes 64 passes."""
     steps: int = Field(default=16, ge=2)
     """Of the path of integrated gradients."""
-    draws: int = Field(default=16, ge=1)
+    draws: int = Field(default=8, ge=1)
     """Of other knees for gradient SHAP."""
     occlusion_window: float = Field(default=0.125, gt=0, le=0.5)
     """Side of the window, as a share of the picture's."""
-    occlusion_stride: float = Field(default=0.0625, gt=0, le=0.5)
+    occlusion_stride: float = Field(default=0.125, gt=0, le=0.5)
     """Steps of the window; no larger than the window."""
     check: bool = False
     """Whether maps are checked (``faithfulness.csv``); takes a few times as long as the maps."""
@@ -345,8 +345,8 @@ class ExplainConfig(Settings):
     """Of deletion and insertion."""
     sensitivity_draws: int = Field(default=2, ge=1)
     """Noisy copies of each knee."""
-    repeat_knees: int = Field(default=5, ge=0)
-    """Knees on which maps are made again: on noise, and on networks of random weights."""
+    repeat_knees: int = Field(default=3, ge=0)
+    """Knees, evenly spread, whose maps are made again: on noise, and with random weights."""
 
     @model_validator(mode="after")
     def _windows_leave_no_gap(self) -> ExplainConfig:

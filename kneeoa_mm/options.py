@@ -90,3 +90,7 @@ Thresholds = Annotated[
         "--threshold", help="Risk at which decisions are judged; may be repeated. 0.1, 0.2 and 0.3."
     ),
 ]
+Prespecified = Annotated[
+    Path | None,
+    typer.Option(help="YAML of what was decided beforehand; its hash goes into the results."),
+]

@@ -172,6 +172,7 @@ COHORT = _schema(
         **_KNEE,
         "months": _column("Int64", pa.Check.eq(0, error="the cohort has baseline rows only")),
         "site": _column(str, nullable=True, required=False),
+        "sub_cohort": _column(str, nullable=True, required=False),
         "age_years": _column(float, _between(18, 110, "years"), nullable=True),
         "sex": _column(str, _is_in(["F", "M"]), nullable=True),
         "bmi_kg_m2": _column(float, _between(10, 80, "kg/m2"), nullable=True),
@@ -201,7 +202,8 @@ COHORT = _schema(
 where its day is known), otherwise the knee was last known free of it at ``NAME_lower_months`` and
 upper is missing. A knee that is not at risk has no interval; ``NAME_weight`` is the inverse
 probability that a knee like it has a value. ``split`` is the part that the source put it in,
-``matched_pair`` its pair in a matched study. ``missing_reasons`` says why factors are missing, as
+``sub_cohort`` the part that its person was recruited for, ``matched_pair`` its pair in a matched
+study. ``missing_reasons`` says why factors are missing, as
 ``name: reason; ...``."""
 
 FOLDS = _schema(
@@ -249,6 +251,7 @@ PREDICTIONS = _schema(
             for outcome in Outcome
         },
         "kl_input": _column(str, _is_in(["read", "none"]), nullable=True, required=False),
+        "split": _column(str, nullable=True, required=False),
         "kl_grade": _grade(),
         **{str(outcome): _binary(required=False) for outcome in Outcome},
     },
@@ -259,8 +262,8 @@ field of view, used ``whole`` because that of the image or of the model is unkno
 ``too_narrow`` for it. ``NAME_prob`` is the risk of outcome NAME by its horizon, ``NAME_cif_24`` its
 cumulative incidence by 24 months. In a model that was trained with the read grade and without,
 ``kl_input`` says whether the knee had a reading (``read``) or not (``none``), and
-``NAME_prob_without_reading`` is the risk as it would be without. The last columns are the truth
-where the input had it."""
+``NAME_prob_without_reading`` is the risk as it would be without. ``split`` is the part that the
+source put the knee in. The last columns are the truth where the input had it."""
 
 REJECTS = _schema(
     "rejects", {name: _column(str) for name in ("source", "stage", "code", "message")}

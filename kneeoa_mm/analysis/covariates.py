@@ -27,6 +27,7 @@ _LABELS = {
     "race": ("Race", ""),
     "sex": ("Sex", ""),
     "site": ("Site", ""),
+    "sub_cohort": ("Sub-cohort", ""),
     "womac_total": ("WOMAC total", "point"),
 }
 _MAX_LEVELS = 12

@@ -5,41 +5,71 @@ Only knees that a model can be judged on count; whatever is left out is counted 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from pydantic import Field
 
-from kneeoa_mm.analysis import figures
-from kneeoa_mm.analysis.comparison_figures import decision_curve
+from kneeoa_mm.analysis.estimates import (
+    ESTIMANDS,
+    estimates_of,
+    has_value,
+    mark_exploratory,
+    named_by,
+    per_grade,
+    places_of,
+)
+from kneeoa_mm.analysis.evaluation_figures import curves_of, draw
+from kneeoa_mm.analysis.evaluation_notes import notes_of
+from kneeoa_mm.analysis.external import (
+    external_validation,
+    read_development,
+    refuse_overlap,
+)
 from kneeoa_mm.analysis.figure_style import save
-from kneeoa_mm.analysis.figures import Scored
-from kneeoa_mm.analysis.results import OUTCOME_NAMES, as_json, provenance_of, table_in, write_csv
+from kneeoa_mm.analysis.looks import held_out_knees, log_beside, log_look
+from kneeoa_mm.analysis.prespecified import (
+    EXPLORATORY,
+    Prespecified,
+    read_plan,
+    thresholds_of,
+)
+from kneeoa_mm.analysis.results import provenance_of, sha256_of, table_in, write_csv
+from kneeoa_mm.analysis.subgroups import (
+    BANDS,
+    FACTORS,
+    MIN_PERSONS,
+    Bands,
+    metrics_of,
+    subgroups_of,
+)
 from kneeoa_mm.analysis.targets import KL, Target, read_targets
 from kneeoa_mm.config import Settings, validate
-from kneeoa_mm.metrics import (
-    CURVE_THRESHOLDS,
-    binary_estimates,
-    bootstrap_weights,
-    kl_estimates,
-    net_benefit,
-    treat_all,
-)
 from kneeoa_mm.progress import say
-from kneeoa_mm.records import UNKNOWN, Estimate, Outcome, StageResult
+from kneeoa_mm.records import Outcome, StageResult
 from kneeoa_mm.run_folder import open_run, write_json
-from kneeoa_mm.tables import PREDICTIONS, read_table
+from kneeoa_mm.tables import COHORT, PREDICTIONS, read_table
 
 METRICS_FILE = "metrics.json"
 FIGURES_FOLDER = "figures"
 THRESHOLDS = (0.1, 0.2, 0.3)
 """Where decisions are judged unless other risks are stated."""
-_COLUMNS = ("target", "metric", "value", "ci_low", "ci_high", "n", "reason")
+_ESTIMATE = ("value", "ci_low", "ci_high", "n", "reason", EXPLORATORY)
+_COLUMNS = ("target", "estimand", "metric", *_ESTIMATE)
+_SUBGROUP_COLUMNS = (
+    "target",
+    "factor",
+    "level",
+    "knees",
+    "persons",
+    "events",
+    "metric",
+    *_ESTIMATE,
+    "heterogeneity_p",
+)
 
 
 class EvaluateSettings(Settings):
@@ -51,6 +81,14 @@ class EvaluateSettings(Settings):
     """Bootstrap draws of persons; 0 gives no intervals."""
     thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = THRESHOLDS
     """Risks of an outcome at which decisions are judged; state them before you look."""
+    subgroups: tuple[str, ...] = FACTORS
+    """Columns of the predictions or the cohort in whose levels figures are given."""
+    bands: Bands = BANDS
+    """Of subgroups by a number."""
+    min_persons: int = Field(default=MIN_PERSONS, ge=1)
+    """A subgroup of fewer has no figures."""
+    held_out: bool = False
+    """All knees were held out: log the look at them."""
     seed: int = 0
 
 
@@ -60,7 +98,12 @@ def evaluate(
     *,
     outcomes: Sequence[Outcome | str] | None = None,
     n_boot: int = 1000,
-    thresholds: Sequence[float] = THRESHOLDS,
+    thresholds: Sequence[float] | None = None,
+    cohort: Path | None = None,
+    subgroups: Sequence[str] | None = None,
+    prespecified: Path | None = None,
+    external_to: Path | None = None,
+    held_out: bool = False,
     seed: int = 0,
     overwrite: bool = False,
 ) -> StageResult:
@@ -69,10 +112,17 @@ def evaluate(
     Args:
         predictions: Table of predictions, ``.parquet`` or ``.csv``, schema ``PREDICTIONS``; or the
             folder of a run that has a ``predictions.parquet``.
-        out: Gets ``metrics.json``, ``metrics.csv`` and ``figures/``.
+        out: Gets ``metrics.json``, ``metrics.csv``, ``subgroups.csv`` and ``figures/``.
         outcomes: Progression outcomes to judge; None for all that the table allows.
         n_boot: Draws of the person-clustered bootstrap.
-        thresholds: Risks, stated beforehand, at which decisions on an outcome are judged.
+        thresholds: Risks, stated beforehand, at which decisions on an outcome are judged; None for
+            those of the plan, or else ``THRESHOLDS``. Those of the plan are always judged.
+        cohort: Output folder of ``cohort``, or a cohort table: factors of subgroups, and the split.
+        subgroups: Columns that make subgroups; None for those that every cohort may have. Those of
+            the plan are always judged.
+        prespecified: What was decided beforehand, a file of ``prespecified.Plan``.
+        external_to: Run that made the predictions, where these are of another cohort than its own.
+        held_out: The knees were held out, whatever the table says; the look at them is logged.
         seed: Seed of the draws.
         overwrite: Replace an earlier evaluation in ``out``.
 
@@ -80,34 +130,49 @@ def evaluate(
         What was written; ``figures`` holds the metrics.
 
     Raises:
-        InputError: Nothing in the table can be judged.
+        InputError: Nothing in the table can be judged, or a look could not be logged.
         TableError: The table breaks its schema, or grade probabilities do not sum to 1.
+        LeakError: With ``external_to``, the model has seen a person of the table.
         OutputExistsError: ``out`` holds something else.
     """
-    asked = {"outcomes": outcomes, "n_boot": n_boot, "thresholds": tuple(thresholds), "seed": seed}
+    plan = read_plan(prespecified) if prespecified else None
+    asked = {
+        "outcomes": outcomes,
+        "n_boot": n_boot,
+        "thresholds": thresholds_of(plan, thresholds, THRESHOLDS),
+        **_chosen(plan, subgroups),
+        "held_out": held_out or external_to is not None,
+        "seed": seed,
+    }
     settings = validate(EvaluateSettings, asked, where="evaluate")
     predictions = table_in(predictions, "predictions.parquet")
     table = read_table(predictions, PREDICTIONS)
     targets, left_out = read_targets(table, settings.outcomes, where=predictions)
+    factors = _factors(table, cohort)
+    development = read_development(external_to) if external_to else None
+    if development:
+        refuse_overlap(development, table, where=predictions)
     document: dict[str, Any] = {
         **{target.name: {} for target in targets},
+        "estimands": dict(ESTIMANDS),
         "confusion_matrix": {target.name: target.confusion().tolist() for target in targets},
         "counts": {target.name: target.counts() for target in targets},
         "left_out": left_out,
-        "provenance": {
-            "command": "evaluate",
-            **provenance_of(predictions),
-            "n_boot": settings.n_boot,
-            "seed": settings.seed,
-            "intervals": "95 %, percentiles of a bootstrap that draws persons",
-        },
+        "provenance": _provenance(predictions, cohort, settings),
     }
-    document["notes"] = _notes(document, targets, table)
     with open_run(out, config_yaml=settings.to_yaml(), overwrite=overwrite) as run:
-        document |= {target.name: _metrics(target, settings) for target in targets}
+        document |= _figures(targets, factors, settings)
+        document["external"] = development and external_validation(
+            development, table, targets, n_boot=settings.n_boot, seed=settings.seed
+        )
+        document["prespecified"] = plan and _judge_plan(document, plan)
+        document["looks"] = _look(document, targets, factors, predictions, settings)
+        document["notes"] = notes_of(document, targets, table)
         write_csv(_rows(document, targets), _COLUMNS, run / "metrics.csv")
-        for name, figure in (each for target in targets for each in draw(target)):
-            save(figure, run / FIGURES_FOLDER, name)
+        write_csv(_subgroup_rows(document, targets), _SUBGROUP_COLUMNS, run / "subgroups.csv")
+        for target in targets:
+            for name, figure in draw(target, document):
+                save(figure, run / FIGURES_FOLDER, name)
         # last, so that a folder that has it is whole
         write_json(run / METRICS_FILE, document)
     return StageResult(
@@ -116,6 +181,7 @@ def evaluate(
         outputs={
             "metrics": out / METRICS_FILE,
             "table": out / "metrics.csv",
+            "subgroups": out / "subgroups.csv",
             "figures": out / FIGURES_FOLDER,
         },
         counts={f"{target.name}_knees": len(target.truth) for target in targets},
@@ -125,135 +191,116 @@ def evaluate(
     )
 
 
+def _chosen(plan: Prespecified | None, subgroups: Sequence[str] | None) -> dict[str, Any]:
+    """Subgroups and bands: those of the plan, and what was asked for beside it."""
+    if plan is None:
+        return {"subgroups": subgroups or FACTORS}
+    named = [*plan.plan.subgroups, *(subgroups or FACTORS)]
+    return {"subgroups": tuple(dict.fromkeys(named)), "bands": {**BANDS, **plan.plan.bands}}
+
+
+def _factors(table: pd.DataFrame, cohort: Path | None) -> pd.DataFrame:
+    """Columns of the predictions by ``knee_id``, with those of the cohort that they lack."""
+    own = table.set_index("knee_id", drop=False)
+    if cohort is None:
+        return own
+    rows = read_table(table_in(cohort, "cohort.parquet"), COHORT).set_index("knee_id")
+    return own.join(rows[[name for name in rows if name not in own]])
+
+
+def _provenance(
+    predictions: Path, cohort: Path | None, settings: EvaluateSettings
+) -> dict[str, Any]:
+    cohort_file = cohort and table_in(cohort, "cohort.parquet")
+    return {
+        "command": "evaluate",
+        **provenance_of(predictions),
+        "cohort_sha256": cohort_file and sha256_of(cohort_file),
+        "n_boot": settings.n_boot,
+        "seed": settings.seed,
+        "intervals": "95 %, percentiles of a bootstrap that draws persons",
+    }
+
+
+def _figures(
+    targets: Sequence[Target], factors: pd.DataFrame, settings: EvaluateSettings
+) -> dict[str, Any]:
+    """The parts of ``metrics.json`` that the draws of persons make."""
+    parts: dict[str, Any] = {
+        name: {} for name in ("per_person", "per_grade", "curves", "subgroups")
+    }
+    for target in targets:
+        name = target.name
+        say(f"evaluate: {name} on {len(target.truth)} knees, {settings.n_boot} draws of persons")
+        weights = target.draws(n_boot=settings.n_boot, seed=settings.seed)
+        for part, per_person in ((parts, False), (parts["per_person"], True)):
+            part[name] = estimates_of(
+                target, weights, thresholds=settings.thresholds, per_person=per_person
+            )
+        if name == KL:
+            parts["per_grade"] = per_grade(target, weights)
+        parts["curves"][name] = curves_of(target)
+        parts["subgroups"][name] = subgroups_of(
+            target,
+            factors,
+            weights,
+            factors=settings.subgroups,
+            bands=settings.bands,
+            min_persons=settings.min_persons,
+        )
+    return parts
+
+
+def _judge_plan(document: Mapping[str, Any], plan: Prespecified) -> dict[str, Any]:
+    mark_exploratory(document, plan.plan)
+    computed = (place for place, figure in places_of(document) if has_value(figure))
+    return plan.judge(computed, named_by(plan.plan))
+
+
+def _look(
+    document: Mapping[str, Any],
+    targets: Sequence[Target],
+    factors: pd.DataFrame,
+    predictions: Path,
+    settings: EvaluateSettings,
+) -> dict[str, Any] | None:
+    """Log that held-out knees were looked at, and count the looks."""
+    judged = set(np.concatenate([target.knee_ids for target in targets]))
+    knees = judged if settings.held_out else judged.intersection(held_out_knees(factors))
+    return log_look(
+        log_beside(predictions),
+        command="evaluate",
+        run=predictions.parent.resolve().name,
+        predictions_sha256=sha256_of(predictions),
+        knees=knees,
+        metrics=(place for place, _ in places_of(document)),
+        held_out="declared" if settings.held_out else "split test",
+    )
+
+
 def _rows(document: Mapping[str, Any], targets: Sequence[Target]) -> list[dict[str, Any]]:
     return [
-        {"target": target.name, "metric": name, **estimate}
+        {"target": target.name, "estimand": estimand, "metric": name, **estimate}
+        for estimand, figures in (("per_knee", document), ("per_person", document["per_person"]))
         for target in targets
-        for name, estimate in document[target.name].items()
+        for name, estimate in figures[target.name].items()
     ]
 
 
-def _metrics(target: Target, settings: EvaluateSettings) -> dict[str, dict[str, Any]]:
-    say(f"evaluate: {target.name} on {len(target.truth)} knees, {settings.n_boot} draws of persons")
-    estimates = estimates_of(
-        target, n_boot=settings.n_boot, thresholds=settings.thresholds, seed=settings.seed
-    )
-    return {name: as_json(estimate) for name, estimate in estimates.items()}
-
-
-def estimates_of(
-    target: Target, *, n_boot: int, thresholds: tuple[float, ...] = (), seed: int
-) -> dict[str, Estimate]:
-    """All metrics of a target, with person-clustered intervals."""
-    one_person = len(np.unique(target.persons)) < 2
-    # draws of a single person are all the same, and their interval would look like certainty
-    n_boot = 0 if one_person else n_boot
-    weights = bootstrap_weights(target.persons, n_boot=n_boot, seed=seed)
-    if target.name == KL:
-        estimates = kl_estimates(
-            target.truth, target.predicted, target.probability, target.sets, weights
-        )
-    else:
-        estimates = binary_estimates(
-            target.truth, target.probability, weights, thresholds=thresholds
-        )
-    if one_person and len(target.truth):
-        reason = "all knees are of one person, so there is no interval"
-        estimates = {
-            name: replace(estimate, reason=reason) if estimate.value is not None else estimate
-            for name, estimate in estimates.items()
+def _subgroup_rows(document: Mapping[str, Any], targets: Sequence[Target]) -> list[dict[str, Any]]:
+    return [
+        {
+            "target": target.name,
+            "factor": name,
+            "level": level,
+            **{key: found[key] for key in ("knees", "persons", "events")},
+            "metric": metric,
+            **found[metric],
+            "heterogeneity_p": factor["heterogeneity"][metric]["p_value"],
+            EXPLORATORY: factor.get(EXPLORATORY),
         }
-    return estimates
-
-
-def _notes(
-    document: Mapping[str, Any], targets: Sequence[Target], table: pd.DataFrame
-) -> list[str]:
-    left_out = document["left_out"]
-    source = document["provenance"].get("source_provenance", {})
-    notes = []
-    if part := source.get("part"):
-        notes.append(f"The predictions are of this part of the data: {part}.")
-    if taught := source.get("calibration"):
-        notes.append(f"Temperature and sets of grades were calibrated: {taught}.")
-    if left_out["seen_in_training"]:
-        notes.append(
-            f"{left_out['seen_in_training']} knees were left out: the model has seen their persons."
-        )
-    if left_out["not_ok"]:
-        failed = ", ".join(f"{n} {status}" for status, n in left_out["not_ok"].items())
-        notes.append(f"Knees without a prediction were left out: {failed}.")
-    for target in targets:
-        if number := left_out["no_truth"][target.name]:
-            notes.append(f"{target.name}: {number} knees have no truth.")
-        if number := left_out["no_prediction"][target.name]:
-            notes.append(f"{target.name}: {number} knees have a truth but no probability.")
-        if len(target.truth) and len(np.unique(target.truth)) < 2:
-            notes.append(f"{target.name}: one class only, so there is no ROC curve.")
-    if (table["subject_id"] == UNKNOWN).any():
-        notes.append(
-            "Some subjects are unknown: each of their knees counts as a person, so intervals may "
-            "be too narrow, and whether the model has seen them cannot be told."
-        )
-    return notes
-
-
-def draw(target: Target) -> Iterator[tuple[str, Figure]]:
-    """The figures of a target, each with the name of its file."""
-    if not len(target.truth):
-        return
-    title = _title(target)
-    yield (
-        f"{target.name}_confusion_matrix",
-        figures.confusion_matrix(target.confusion(), target.labels, title=f"{title}: confusion"),
-    )
-    curves = _curves(target)
-    if curves:
-        against = ", one against the rest" if target.name == KL else ""
-        yield f"{target.name}_roc", figures.roc(curves, title=f"{title}: ROC{against}")
-        yield (
-            f"{target.name}_precision_recall",
-            figures.precision_recall(curves, title=f"{title}: precision and recall"),
-        )
-    if target.name == KL:
-        confidence = target.probability[np.arange(len(target.truth)), target.predicted]
-        right = (target.truth == target.predicted).astype(np.int64)
-        scored = Scored(right, confidence)
-        xlabel, ylabel = "Probability of the predicted grade", "Share predicted correctly"
-    else:
-        scored = Scored(target.truth, target.probability)
-        xlabel, ylabel = "Predicted probability", "Observed share of events"
-        yield f"{target.name}_decision_curve", _decision_curve(target)
-    yield (
-        f"{target.name}_calibration",
-        figures.reliability(
-            {title: scored}, title=f"{title}: calibration", xlabel=xlabel, ylabel=ylabel
-        ),
-    )
-
-
-def _decision_curve(target: Target) -> Figure:
-    return decision_curve(
-        [net_benefit(t)(target.truth, target.probability) for t in CURVE_THRESHOLDS],
-        [treat_all(t)(target.truth, target.probability) for t in CURVE_THRESHOLDS],
-        thresholds=CURVE_THRESHOLDS,
-        title=f"{_title(target)}: decision curve",
-    )
-
-
-def _title(target: Target) -> str:
-    return "KL grade" if target.name == KL else OUTCOME_NAMES[target.name]
-
-
-def _curves(target: Target) -> dict[str, Scored]:
-    """One curve for an outcome, one a grade for KL; classes that are absent have none."""
-    if len(np.unique(target.truth)) < 2:
-        return {}
-    if target.name != KL:
-        return {_title(target): Scored(target.truth, target.probability)}
-    return {
-        f"KL {grade}": Scored(
-            (target.truth == grade).astype(np.int64), target.probability[:, grade]
-        )
-        for grade in np.unique(target.truth)
-    }
+        for target in targets
+        for name, factor in document["subgroups"][target.name].items()
+        for level, found in factor["levels"].items()
+        for metric in metrics_of(target)
+    ]

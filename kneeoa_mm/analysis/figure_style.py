@@ -71,24 +71,26 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 def save(figure: Figure, folder: Path, name: str) -> dict[str, Path]:
     """Write ``folder/name.png`` (200 dpi) and ``folder/name.svg``, and return role to path."""
     written = {}
+    for suffix, content in rendered(figure).items():
+        path = folder / f"{name}.{suffix}"
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content)
+        written[f"{name}_{suffix}"] = path
+    return written
+
+
+def rendered(figure: Figure) -> dict[str, bytes]:
+    """The figure as ``png`` (200 dpi) and ``svg``, neither with a date."""
+    contents = {}
     with matplotlib.rc_context(_STYLE):
         # lay out once, not for each format
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-            path = folder / f"{name}.{suffix}"
-            with atomic_path(path) as temporary:
-                figure.savefig(temporary, format=suffix, dpi=_DPI, metadata=metadata)
-            written[f"{name}_{suffix}"] = path
-    return written
-
-
-def svg_bytes(figure: Figure) -> bytes:
-    """The figure as SVG, without a date."""
-    stream = io.BytesIO()
-    with matplotlib.rc_context(_STYLE):
-        figure.savefig(stream, format="svg", metadata={"Date": None})
-    return stream.getvalue()
+            stream = io.BytesIO()
+            figure.savefig(stream, format=suffix, dpi=_DPI, metadata=metadata)
+            contents[suffix] = stream.getvalue()
+    return contents
 
 
 def colours_of(labels: Sequence[str], *, ordered: bool) -> list[Any]:

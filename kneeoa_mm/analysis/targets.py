@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
 from kneeoa_mm.errors import InputError, TableError
-from kneeoa_mm.metrics import DECISION_THRESHOLD, persons_of
+from kneeoa_mm.metrics import DECISION_THRESHOLD, bootstrap_weights, persons_of
 from kneeoa_mm.records import KL_CLASSES, Outcome, PredictionStatus
 
 KL = "kl"
@@ -34,6 +34,7 @@ class Target:
         truth: Grade, or event coded 0 and 1, shape (n,).
         predicted: Grade by the table's ``kl_grade_pred``, or decision at 0.5, shape (n,).
         probability: Shape (n, 5) for grades, (n,) for an outcome.
+        knee_ids: Shape (n,).
         persons: What intervals cluster on, shape (n,).
         left_out: Reason to number of knees.
         sets: Whether each grade belongs to ``kl_set``, shape (n, 5); None without that column.
@@ -43,6 +44,7 @@ class Target:
     truth: NDArray[np.int64]
     predicted: NDArray[np.int64]
     probability: NDArray[np.float64]
+    knee_ids: NDArray[np.str_]
     persons: NDArray[np.str_]
     left_out: dict[str, int]
     sets: NDArray[np.bool_] | None = None
@@ -51,6 +53,14 @@ class Target:
     def labels(self) -> list[str]:
         """Names of the classes, in the order of the confusion matrix."""
         return [f"KL {grade}" for grade in KL_CLASSES] if self.name == KL else ["no", "yes"]
+
+    def draws(self, *, n_boot: int, seed: int) -> NDArray[np.uint16]:
+        """Weights of draws of persons, (n, draws).
+
+        There are none of a single person: they would all be the same, and look like certainty.
+        """
+        one_person = len(np.unique(self.persons)) < 2
+        return bootstrap_weights(self.persons, n_boot=0 if one_person else n_boot, seed=seed)
 
     def confusion(self) -> NDArray[np.int64]:
         """Counts; row is the truth, column the prediction."""
@@ -137,6 +147,7 @@ def _kl_target(usable: pd.DataFrame, where: object) -> Target:
         judged["kl_grade"].to_numpy(np.int64),
         judged["kl_grade_pred"].to_numpy(np.int64),
         judged[_KL_PROBABILITIES].to_numpy(np.float64),
+        judged["knee_id"].to_numpy(str),
         persons_of(judged["subject_id"], judged["knee_id"]),
         left_out,
         _sets(judged["kl_set"]) if "kl_set" in judged else None,
@@ -158,6 +169,7 @@ def _outcome_target(usable: pd.DataFrame, outcome: Outcome) -> Target:
         judged[outcome].to_numpy(np.int64),
         (scores >= DECISION_THRESHOLD).astype(np.int64),
         scores,
+        judged["knee_id"].to_numpy(str),
         persons_of(judged["subject_id"], judged["knee_id"]),
         left_out,
     )

@@ -33,7 +33,7 @@ from kneeoa_mm.tables import COHORT, KL_READINGS, check
 _UNDECLARED = "not in cohort.yaml"
 _CONTRALATERAL = "contralateral_kl_grade"
 _JSN_MEDIAL, _JSN_LATERAL = "oarsi_jsn_medial", "oarsi_jsn_lateral"
-_CARRIED = ("split", "matched_pair")
+_CARRIED = ("split", "sub_cohort", "matched_pair")
 
 
 @dataclass(frozen=True)

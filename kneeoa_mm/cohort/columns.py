@@ -77,6 +77,7 @@ RULES: dict[str, pa.Column] = {
             "oarsi_jsn_lateral",
             "mjsw_medial_mm",
             "split",
+            "sub_cohort",
             "matched_pair",
         )
     },

@@ -300,13 +300,15 @@ def _quiet_ultralytics() -> Iterator[None]:
         _place_font(Path(folder) / "Ultralytics")
         import logging
 
-        import ultralytics
+        with np.printoptions():  # it sets how every array of the process is printed
+            import ultralytics
 
-        logging.getLogger("ultralytics").setLevel(logging.ERROR)
-        trackers = ("mlflow", "wandb", "clearml", "comet", "dvc", "raytune", "tensorboard")
-        ultralytics.settings.update(dict.fromkeys(("sync", *trackers), False))
-        yield
+            logging.getLogger("ultralytics").setLevel(logging.ERROR)
+            trackers = ("mlflow", "wandb", "clearml", "comet", "dvc", "raytune", "tensorboard")
+            ultralytics.settings.update(dict.fromkeys(("sync", *trackers), False))
+            yield
     finally:
+        torch.set_printoptions(profile="default")  # type: ignore[no-untyped-call]
         Image.open, torch.save = unpatched
         shutil.rmtree(folder, ignore_errors=True)
 

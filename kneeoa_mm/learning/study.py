@@ -18,7 +18,15 @@ from kneeoa_mm.learning.splits import Split
 from kneeoa_mm.records import KneeKey, Outcome
 
 _MAX_LISTED = 5
-_NO_FACTORS = {"knee_id", "subject_id", "laterality", "months", "split", "matched_pair"}
+_NO_FACTORS = {
+    "knee_id",
+    "subject_id",
+    "laterality",
+    "months",
+    "split",
+    "sub_cohort",
+    "matched_pair",
+}
 
 
 def join_cohort(

@@ -12,6 +12,7 @@ from kneeoa_mm.metrics.delong import Aurocs, clustered_aurocs
 from kneeoa_mm.metrics.grades import (
     GRADE_METRICS,
     GRADE_PROBABILITY_METRICS,
+    OF_ONE_GRADE,
     SET_METRICS,
     accuracy,
     auroc_kl2,
@@ -19,9 +20,11 @@ from kneeoa_mm.metrics.grades import (
     ece,
     kl_brier,
     mae,
+    of_one_grade,
     qwk,
     set_size,
 )
+from kneeoa_mm.metrics.heterogeneity import Heterogeneity, heterogeneity
 from kneeoa_mm.metrics.intervals import (
     CI_PERCENTILES,
     Resampled,
@@ -30,6 +33,7 @@ from kneeoa_mm.metrics.intervals import (
     bootstrap_weights,
     estimate,
     kl_estimates,
+    person_shares,
     persons_of,
     resample,
 )
@@ -58,8 +62,10 @@ __all__ = [
     "DECISION_THRESHOLD",
     "GRADE_METRICS",
     "GRADE_PROBABILITY_METRICS",
+    "OF_ONE_GRADE",
     "SET_METRICS",
     "Aurocs",
+    "Heterogeneity",
     "Metric",
     "Resampled",
     "UndefinedMetricError",
@@ -79,11 +85,14 @@ __all__ = [
     "coverage",
     "ece",
     "estimate",
+    "heterogeneity",
     "kl_brier",
     "kl_estimates",
     "mae",
     "mean_roc",
     "net_benefit",
+    "of_one_grade",
+    "person_shares",
     "persons_of",
     "prevalence",
     "prevalence_within",

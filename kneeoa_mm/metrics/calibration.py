@@ -44,7 +44,9 @@ def calibration_slope(truth: Labels, probability: Array) -> Weighed:
     return lambda weights: line.fit(weights)[1]
 
 
-def recalibrated(truth: Labels, probability: Array, folds: NDArray[np.int64]) -> Array:
+def recalibrated(
+    truth: Labels, probability: Array, folds: NDArray[np.int64], *, slope_is_free: bool = True
+) -> Array:
     """Risks after logistic recalibration, learnt for each fold on the knees of the others.
 
     For risks whose level a sampling scheme or a loss has moved. The order within a fold stays,
@@ -54,11 +56,12 @@ def recalibrated(truth: Labels, probability: Array, folds: NDArray[np.int64]) ->
         truth: Events coded 0 and 1, (n,).
         probability: Out-of-fold risks, (n,).
         folds: Fold of each row, (n,); a person is in one.
+        slope_is_free: Otherwise the intercept alone is learnt, and the slope stays 1.
 
     Returns:
         Risks, (n,); NaN in a fold for which the others define no recalibration.
     """
-    line = _Line(truth, probability)
+    line = _Line(truth, probability, slope_is_free=slope_is_free)
     held_out = [folds == fold for fold in np.unique(folds)]
     intercept, slope = line.fit(1.0 - np.stack(held_out, axis=1))
     risks = np.full(len(truth), np.nan)

@@ -98,6 +98,38 @@ GRADE_METRICS: Mapping[str, Metric] = {
 that the truth contains; balanced accuracy is the mean recall."""
 
 
+_OF_ONE_GRADE: Mapping[str, tuple[Callable[[Array, Array, Array], Array], str]] = {
+    "precision": (lambda right, _, called: ratio(right, called), "no knee is called this grade"),
+    "recall": (lambda right, true, _: ratio(right, true), "no knee has this grade"),
+    "f1": (
+        lambda right, true, called: 2 * ratio(right, true + called),
+        "no knee has this grade, and none is called it",
+    ),
+}
+
+
+def of_one_grade(name: str, grade: int) -> Metric:
+    """Precision, recall or F1 of one grade against the rest, of true and predicted grades.
+
+    Args:
+        name: ``precision``, ``recall`` or ``f1``.
+        grade: The grade.
+    """
+    score, undefined = _OF_ONE_GRADE[name]
+
+    def prepare(truth: Labels, predicted: Labels) -> Weighed:
+        true, called = truth == grade, predicted == grade
+        cells = np.stack([true & called, true, called]).astype(np.float64)
+        return lambda weights: score(*(cells @ weights))
+
+    prepare.__doc__ = f"{name} of grade {grade}"
+    return Metric(prepare, undefined)
+
+
+OF_ONE_GRADE = tuple(_OF_ONE_GRADE)
+"""Names of the metrics of one grade."""
+
+
 def _one_against_rest(score: Callable[[Ranking, Array], tuple[Array, Array]], text: str) -> Metric:
     """Mean over the grades that the truth contains of a quotient of each grade's ranking."""
 

@@ -43,6 +43,21 @@ def persons_of(subject_ids: ArrayLike, knee_ids: ArrayLike) -> NDArray[np.str_]:
     return np.where(subjects == UNKNOWN, knees, subjects)
 
 
+def person_shares(persons: ArrayLike) -> Array:
+    """Weight of each row with which every person weighs the same, (n,).
+
+    A metric so weighted is of a knee of a person, drawn after the person was: the cluster-average
+    estimand (Williamson et al. 2003, Biometrics 59:36; Kahan et al. 2023, Int J Epidemiol 52:107).
+    Without weights each knee counts the same: the participant-average estimand.
+
+    Example:
+        >>> person_shares(["a", "b", "a"]).tolist()
+        [0.5, 1.0, 0.5]
+    """
+    _, person, knees = np.unique(np.asarray(persons), return_inverse=True, return_counts=True)
+    return np.asarray(1.0 / knees[person], dtype=np.float64)
+
+
 def bootstrap_rows(subject_ids: ArrayLike, *, n_boot: int, seed: int) -> list[NDArray[np.int64]]:
     """The rows of each draw, for a statistic that knows no weights.
 
@@ -97,10 +112,15 @@ class Resampled:
     reason: str | None = None
 
     def __sub__(self, other: Resampled) -> Resampled:
-        """The difference, draw by draw; both must be of the same rows and draws."""
+        """The difference, draw by draw.
+
+        Of two models on the same rows, draws must be the same; of two samples, independent.
+        """
         if self.value is None or other.value is None:
             return Resampled(None, self.draws, self.n, self.reason or other.reason)
-        return Resampled(self.value - other.value, self.draws - other.draws, self.n)
+        both = self.draws.size and other.draws.size
+        draws = self.draws - other.draws if both else np.empty(0)
+        return Resampled(self.value - other.value, draws, self.n)
 
     def estimate(self, *, centred: bool = False) -> Estimate:
         """The value with its percentile interval.
@@ -122,7 +142,14 @@ class Resampled:
         return Estimate(self.value, float(low), float(high), self.n)
 
 
-def resample(metric: Metric, truth: Labels, prediction: Any, weights: ArrayLike) -> Resampled:
+def resample(
+    metric: Metric,
+    truth: Labels,
+    prediction: Any,
+    weights: ArrayLike,
+    *,
+    shares: Array | None = None,
+) -> Resampled:
     """A metric of the sample and of each draw.
 
     Args:
@@ -130,25 +157,35 @@ def resample(metric: Metric, truth: Labels, prediction: Any, weights: ArrayLike)
         truth: Grades or events, shape (n,).
         prediction: What the metric wants beside the truth, n rows.
         weights: Of ``bootstrap_weights``, (n, draws); empty for none.
+        shares: How much each row counts, such as ``person_shares``, (n,); None for all the same.
     """
     drawn, n = np.asarray(weights), len(truth)
     if n == 0:
         return Resampled(None, np.empty(0), 0, "no knee has both a truth and a prediction")
+    counts = np.ones((n, 1)) if shares is None else shares[:, None]
     try:
-        value = metric(truth, prediction)
+        weighed = metric.prepare(truth, prediction)
+        value = float(weighed(counts)[0])
     except UndefinedMetricError as error:
         return Resampled(None, np.empty(0), n, str(error))
+    if np.isnan(value):
+        return Resampled(None, np.empty(0), n, metric.undefined)
     if not drawn.size:
         return Resampled(value, np.empty(0), n)
-    weighed = metric.prepare(truth, prediction)
     at_once = max(1, _CELLS_AT_ONCE // n)
     parts = (drawn[:, i : i + at_once] for i in range(0, drawn.shape[1], at_once))
-    draws = [weighed(np.ascontiguousarray(part, dtype=np.float64)) for part in parts]
+    draws = [weighed(np.ascontiguousarray(part * counts, dtype=np.float64)) for part in parts]
     return Resampled(value, np.concatenate(draws), n)
 
 
 def estimate(
-    metric: Metric, truth: Labels, prediction: Any, weights: ArrayLike, *, centred: bool = False
+    metric: Metric,
+    truth: Labels,
+    prediction: Any,
+    weights: ArrayLike,
+    *,
+    shares: Array | None = None,
+    centred: bool = False,
 ) -> Estimate:
     """Value of a metric with its percentile interval over bootstrap draws.
 
@@ -157,12 +194,13 @@ def estimate(
         truth: Grades or events, shape (n,).
         prediction: What the metric wants beside the truth, n rows.
         weights: Of ``bootstrap_weights``, (n, draws); empty for no interval.
+        shares: As in ``resample``.
         centred: As in ``Resampled.estimate``.
 
     Returns:
         The estimate; without a value, and with the reason, where the sample does not define it.
     """
-    return resample(metric, truth, prediction, weights).estimate(centred=centred)
+    return resample(metric, truth, prediction, weights, shares=shares).estimate(centred=centred)
 
 
 def kl_estimates(
@@ -171,6 +209,8 @@ def kl_estimates(
     probabilities: Array,
     sets: NDArray[np.bool_] | None,
     weights: ArrayLike,
+    *,
+    shares: Array | None = None,
 ) -> dict[str, Estimate]:
     """All metrics of a grader.
 
@@ -180,19 +220,29 @@ def kl_estimates(
         probabilities: Grade probabilities, shape (n, 5).
         sets: Whether each grade belongs to the knee's set, shape (n, 5); None without sets.
         weights: Of ``bootstrap_weights``, (n, draws).
+        shares: As in ``resample``.
     """
-    graded = {k: estimate(m, truth, predicted, weights) for k, m in GRADE_METRICS.items()}
-    ranked = {
-        k: estimate(m, truth, probabilities, weights, centred=k in _RAISED_BY_NOISE)
-        for k, m in GRADE_PROBABILITY_METRICS.items()
+    judged: list[tuple[Mapping[str, Metric], Any]] = [
+        (GRADE_METRICS, predicted),
+        (GRADE_PROBABILITY_METRICS, probabilities),
+        *([] if sets is None else [(SET_METRICS, sets)]),
+    ]
+    return {
+        name: estimate(
+            metric, truth, prediction, weights, shares=shares, centred=name in _RAISED_BY_NOISE
+        )
+        for metrics, prediction in judged
+        for name, metric in metrics.items()
     }
-    if sets is None:
-        return graded | ranked
-    return graded | ranked | {k: estimate(m, truth, sets, weights) for k, m in SET_METRICS.items()}
 
 
 def binary_estimates(
-    truth: Labels, probability: Array, weights: ArrayLike, *, thresholds: tuple[float, ...] = ()
+    truth: Labels,
+    probability: Array,
+    weights: ArrayLike,
+    *,
+    thresholds: tuple[float, ...] = (),
+    shares: Array | None = None,
 ) -> dict[str, Estimate]:
     """All metrics of a binary risk.
 
@@ -201,6 +251,7 @@ def binary_estimates(
         probability: Their risks, (n,).
         weights: Of ``bootstrap_weights``, (n, draws).
         thresholds: Risks, stated beforehand, at which decisions are judged.
+        shares: As in ``resample``.
     """
     found: Mapping[str, Metric] = {
         **BINARY_METRICS,
@@ -210,4 +261,7 @@ def binary_estimates(
         "calibration_slope": calibration_slope,
         **threshold_metrics(thresholds),
     }
-    return {name: estimate(metric, truth, probability, weights) for name, metric in found.items()}
+    return {
+        name: estimate(metric, truth, probability, weights, shares=shares)
+        for name, metric in found.items()
+    }

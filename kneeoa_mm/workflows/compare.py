@@ -14,6 +14,7 @@ from pydantic import Field
 from kneeoa_mm import __version__, tables
 from kneeoa_mm.analysis.evaluation import FIGURES_FOLDER, THRESHOLDS
 from kneeoa_mm.analysis.figure_style import save
+from kneeoa_mm.analysis.prespecified import read_plan, thresholds_of
 from kneeoa_mm.analysis.results import as_json, sha256_of, write_csv
 from kneeoa_mm.cohort.partition import connected_subjects
 from kneeoa_mm.config import Settings, read_yaml_mapping, validate
@@ -40,6 +41,7 @@ from kneeoa_mm.workflows.comparison import (
     differences,
     resampled,
 )
+from kneeoa_mm.workflows.comparison_plan import plan_and_looks
 from kneeoa_mm.workflows.matched_pairs import pair_codes, within_pairs
 from kneeoa_mm.workflows.simple_models import SimpleModel, simple_models
 from kneeoa_mm.workflows.verdict import notes, sentences
@@ -54,6 +56,8 @@ class CompareSettings(Settings):
     outcome: Outcome
     thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = THRESHOLDS
     """Risks at which decisions are judged; state them before you look."""
+    comparisons: tuple[tuple[str, str], ...] = ()
+    """Pairs of models to compare beside those that always are."""
     n_boot: int = Field(default=2000, ge=0)
     """Bootstrap draws of persons; 0 gives no intervals."""
     seed: int = 0
@@ -68,7 +72,8 @@ def compare(
     grades: Path | None = None,
     folds: Path | None = None,
     best_possible: Path | None = None,
-    thresholds: Sequence[float] = THRESHOLDS,
+    thresholds: Sequence[float] | None = None,
+    prespecified: Path | None = None,
     n_boot: int = 2000,
     seed: int = 0,
     overwrite: bool = False,
@@ -87,7 +92,9 @@ def compare(
         grades: Run folder of ``pretrain-kl``.
         folds: Table of folds; the cohort's own by default.
         best_possible: The ``best_possible.json`` of a synthetic cohort.
-        thresholds: Risks, stated beforehand, at which decisions are judged.
+        thresholds: Risks, stated beforehand, at which decisions are judged; None for those of the
+            plan, or else ``THRESHOLDS``. Those of the plan are always judged.
+        prespecified: What was decided beforehand, a file of ``prespecified.Plan``.
         n_boot: Bootstrap draws of persons.
         seed: Seed of the draws.
         overwrite: Replace earlier output.
@@ -98,7 +105,14 @@ def compare(
         LeakError: A run has seen persons whom it is reported on, or what came after baseline.
         OutputExistsError: ``out`` holds something else.
     """
-    asked = {"outcome": outcome, "thresholds": thresholds, "n_boot": n_boot, "seed": seed}
+    plan = read_plan(prespecified) if prespecified else None
+    asked = {
+        "outcome": outcome,
+        "thresholds": thresholds_of(plan, thresholds, THRESHOLDS),
+        "comparisons": [pair.split("-") for pair in plan.plan.comparisons] if plan else (),
+        "n_boot": n_boot,
+        "seed": seed,
+    }
     settings = validate(CompareSettings, asked, where="compare")
     refuse_taken(out, overwrite=overwrite)
     knees = _knees_with(settings.outcome, cohort)
@@ -122,6 +136,7 @@ def compare(
         "provenance": _provenance(runs, grades, cohort, fold_file, settings),
     }
     with open_run(out, config_yaml=settings.to_yaml(), overwrite=overwrite) as run:
+        document |= plan_and_looks(document, plan, knees, runs)
         lines = comparison_output.rows(document)
         write_csv(lines, comparison_output.columns(lines), run / "compare.csv")
         write_text(run / "compare.md", comparison_output.markdown(document))
@@ -228,7 +243,7 @@ def _document(
     settings: CompareSettings,
 ) -> dict[str, Any]:
     found = resampled(contest)
-    apart = differences(contest, found, list(runs))
+    apart = differences(contest, found, list(runs), further=settings.comparisons)
     has_levels = not contest.sampled_on_outcome
     distorted_by = {name: run.distorted_by for name, run in runs.items() if run.distorted_by}
     n_persons = knees["subject_id"].nunique()

@@ -120,7 +120,11 @@ def _of_model(contest: Contest, name: str) -> dict[str, Resampled]:
 
 
 def differences(
-    contest: Contest, found: Mapping[str, Mapping[str, Resampled]], runs: Sequence[str]
+    contest: Contest,
+    found: Mapping[str, Mapping[str, Resampled]],
+    runs: Sequence[str],
+    *,
+    further: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
     """Each model that uses an image against KL only, and fused against every other model.
 
@@ -128,6 +132,7 @@ def differences(
         contest: What was judged.
         found: Of ``resampled``.
         runs: Names of the models that are runs.
+        further: More pairs; one of a model that is not there is left out.
 
     Returns:
         ``<first>-<second>`` to metric to estimate, with the clustered DeLong ``p_value`` of AUROCs.
@@ -136,9 +141,10 @@ def differences(
     pairs = [(name, KL_ONLY) for name in of_images]
     if FUSED in found:
         pairs += [(FUSED, name) for name in found if name not in (FUSED, KL_ONLY)]
+    pairs += [pair for pair in further if set(pair) <= set(found)]
     p_values = {metric: _p_values(contest, metric) for metric in contest.blocks()}
     document: dict[str, Any] = {}
-    for first, second in pairs:
+    for first, second in dict.fromkeys(pairs):
         lines = document.setdefault(f"{first}-{second}", {})
         for metric in (name for name in DIFFERENCES if name in found[first]):
             lines[metric] = as_json((found[first][metric] - found[second][metric]).estimate())

@@ -12,6 +12,8 @@ from typing import Any
 import pandas as pd
 
 from kneeoa_mm import tables
+from kneeoa_mm.analysis import looks
+from kneeoa_mm.analysis.results import sha256_of
 from kneeoa_mm.cohort_spec import CohortSpec
 from kneeoa_mm.config import PreprocessConfig
 from kneeoa_mm.errors import InputError, OutputExistsError
@@ -121,9 +123,9 @@ def _predict(
     clinical = None
     if table is not None:
         clinical = table.reindex(knees["knee_id"]).reset_index(drop=True)
-        for truth in filter(None, ("kl_grade", ensemble.outcome_column)):
-            if truth in clinical and truth not in knees:
-                knees[truth] = clinical[truth].to_numpy()
+        for name in filter(None, ("kl_grade", ensemble.outcome_column, "split")):
+            if name in clinical and name not in knees:
+                knees[name] = clinical[name].to_numpy()
     predictions, unreadable = predict_knees(ensemble, knees, clinical=clinical, device=device)
     for reject in unreadable:
         say(f"not used: {reject.source}: {reject.code} {reject.message}")
@@ -141,7 +143,10 @@ def _predict(
     if rejects is not None:
         predictions["source"] = knees["source"]
         predictions = pd.concat([predictions, _rejected_rows(rejects)], ignore_index=True)
+    if "split" in knees:
+        predictions["split"] = knees["split"].to_numpy()
     tables.write_table(predictions, tables.PREDICTIONS, out)
+    notes += _look(predictions, out)
     seen = int(predictions["seen_in_training"].sum())
     if seen:
         notes += (f"{seen} knees are of subjects that the model was trained on.",)
@@ -161,6 +166,19 @@ def _predict(
         notes=notes,
         next_step=evaluation if has_truth else "",
     )
+
+
+def _look(predictions: pd.DataFrame, out: Path) -> tuple[str, ...]:
+    """Log that held-out knees were predicted, and say how often they have been looked at."""
+    look = looks.log_look(
+        looks.log_beside(out),
+        command="predict",
+        run=out.name,
+        predictions_sha256=sha256_of(out),
+        knees=looks.held_out_knees(predictions),
+        metrics=(),
+    )
+    return tuple(looks.notes_of(look))
 
 
 def first_knees(predictions: pd.DataFrame, outcome: str | None) -> list[dict[str, str]]:

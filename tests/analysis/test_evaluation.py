@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from kneeoa_mm.analysis.evaluation import draw, evaluate
+from kneeoa_mm.analysis.evaluation import evaluate
+from kneeoa_mm.analysis.evaluation_figures import draw
 from kneeoa_mm.analysis.targets import read_targets
 from kneeoa_mm.errors import ConfigError, InputError, OutputExistsError, TableError
 from kneeoa_mm.metrics import auroc
@@ -21,7 +22,7 @@ PROBABILITIES = [f"kl_prob_{k}" for k in KL_CLASSES]
 @pytest.fixture
 def without_figures(monkeypatch):
     """Figures take most of the time and most tests are about numbers."""
-    monkeypatch.setattr("kneeoa_mm.analysis.evaluation.draw", lambda target: ())
+    monkeypatch.setattr("kneeoa_mm.analysis.evaluation.draw", lambda *_: ())
 
 
 @pytest.fixture
@@ -155,7 +156,8 @@ def test_an_outcome_of_one_class_gives_null_with_a_reason(judge, make_prediction
 
 def test_an_outcome_of_one_class_has_no_roc_curve_but_the_rest(make_predictions):
     targets, _ = read_targets(make_predictions().assign(jsl_48m=0), None, where="")
-    names = [name for target in targets for name, _ in draw(target)]
+    no_subgroups = {"subgroups": {"kl": {}, "jsl_48m": {}}}
+    names = [name for target in targets for name, _ in draw(target, no_subgroups)]
     assert "jsl_48m_roc" not in names
     assert {"kl_roc", "jsl_48m_calibration"} <= set(names)
 
@@ -206,7 +208,7 @@ def test_the_same_seed_gives_the_same_files(
     for name in ("a", "b"):
         evaluate(path, tmp_path / name, n_boot=20, seed=4)
     files = sorted(file.name for file in (tmp_path / "a").iterdir())
-    assert files == ["config.yaml", "metrics.csv", "metrics.json"]
+    assert files == ["config.yaml", "metrics.csv", "metrics.json", "subgroups.csv"]
     for name in files:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 

@@ -380,3 +380,17 @@ def test_table_one_counts_what_is_there(cohort: Path) -> None:
     # (0.6667 - 0.25) / sqrt((0.2222 + 0.1875) / 2)
     assert table.loc["sex = F, n (%)", "difference"] == "0.92"
     assert table.loc["bmi_kg_m2 missing, n", "unknown"] == "2"
+
+
+def test_the_sub_cohort_is_carried_where_the_release_has_it(
+    tables: Write, release: Release, spec: CohortSpec, tmp_path: Path
+) -> None:
+    """Codes of the OAI's V00COHORT; it describes people and is no clinical factor."""
+    codes = {"9000001": "1: Progression", "9000002": "2: Incidence", "9000006": "3: Non-exposed"}
+    lines = release["Enrollees.txt"].strip().splitlines()
+    rows = [f"{line}|{codes.get(line.split('|')[0], '2: Incidence')}" for line in lines[1:]]
+    text = "\n".join([f"{lines[0]}|V00COHORT", *rows])
+    build_cohort(tables(release | {"Enrollees.txt": f"{text}\n"}), tmp_path / "out", spec=spec)
+    cohort = pd.read_parquet(tmp_path / "out" / "cohort.parquet").set_index("subject_id")
+    assert set(cohort.loc["9000001", "sub_cohort"]) == {"progression"}
+    assert set(cohort["sub_cohort"]) == {"progression", "incidence", "not exposed"}

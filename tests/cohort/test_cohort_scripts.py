@@ -38,7 +38,7 @@ def test_the_oai_script_runs_on_a_release_of_ten(
     survival = json.loads((tmp_path / "out" / "survival" / "tkr" / "survival.json").read_text())
     # 9000003 left at 30 months, 9000008 right at 60
     assert survival["counts"]["events"] == 2
-    assert "too few" in survival["cox"]["reason"]
+    assert survival["cox"]["reason"]
     assert survival["prognosis"]["reason"]
     assert (tmp_path / "out" / "survival" / "tkr_by_site" / "survival.json").is_file()
     assert (tmp_path / "out" / "survival" / "tkr_by_age" / "survival.json").is_file()

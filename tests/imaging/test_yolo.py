@@ -111,9 +111,13 @@ def test_a_trained_detector_is_rebuilt_from_its_folder_and_answers_alike(
 
 @ULTRALYTICS
 def test_the_rest_of_the_process_is_left_as_it_was(trained: tuple[Path, Path, str]) -> None:
-    """Ultralytics patches Pillow, so that a picture it does not know makes it fetch a decoder."""
+    """Ultralytics patches Pillow, so that a picture it does not know makes it fetch a decoder.
+
+    It also sets how every array is printed.
+    """
     make_detector(PreprocessConfig(detector=str(trained[0])))
     assert Image.open.__module__ == "PIL.Image"
+    assert repr(np.array([0.5, 1.0])) == "array([0.5, 1. ])"
 
 
 @ULTRALYTICS

@@ -1,4 +1,4 @@
-"""Clustered DeLong: against the paper's own data, the plain formula, simulation, the bootstrap."""
+"""Clustered DeLong: against pROC, the plain formulas, simulation, and the bootstrap."""
 
 from __future__ import annotations
 
@@ -19,22 +19,46 @@ PATIENTS = """
 3.6 6.6  5 1
 """
 """Albumin, total protein, K-G score and whether the patient gained from surgery, of the 43 complete
-patients of DeLong et al. 1988."""
+patients of DeLong et al. 1988, as the SAS/STAT User's Guide lists them (The LOGISTIC Procedure,
+Comparing Receiver Operating Characteristic Curves;
+https://support.sas.com/documentation/cdl/en/statug/68162/HTML/default/statug_logistic_examples08.htm).
+"""
 
 
-def test_the_example_of_delong_1988_comes_out_as_published():
-    """Figures of the SAS/STAT User's Guide, PROC LOGISTIC, on comparing ROC curves."""
+def test_the_variance_is_that_of_proc_with_ties():
+    """Oracle: pROC's own tests, var(r.wfns) on its data aSAH (tests/testthat/test-var.R).
+
+    Their WFNS grades, 1 to 5, of the 72 patients with a good and the 41 with a poor outcome.
+    """
+    good, poor = [37, 20, 3, 8, 4], [2, 12, 1, 8, 18]
+    grades = np.arange(1, 6)
+    score = np.concatenate([np.repeat(grades, good), np.repeat(grades, poor)]).astype(float)
+    event = np.repeat([0, 1], [72, 41])
+    found = metrics.clustered_aurocs(event, score[:, None], np.arange(len(event)))
+    assert found.covariance[0, 0] == pytest.approx(0.00146991470882363, rel=1e-12)
+
+
+def test_patients_of_delong_1988_come_out_by_her_formula():
+    """Oracle: the structural components of DeLong et al. 1988, with one row a person.
+
+    They are the share of non-events below each event and of events above each non-event; their
+    sample covariances, each by its number, make the covariance.
+    """
     albumin, protein, score, popind = np.array(PATIENTS.split(), dtype=float).reshape(-1, 4).T
     event = (popind == 0).astype(int)
-    found = metrics.clustered_aurocs(
-        event, np.stack([-albumin, score, -protein], axis=1), np.arange(len(event))
-    )
-    assert found.values == pytest.approx([0.7366, 0.7258, 0.6478], abs=5e-5)
-    errors = np.sqrt(np.diag(found.covariance))
-    assert errors == pytest.approx([0.0927, 0.1028, 0.1000], abs=5e-5)
-    # albumin, then total protein, against the K-G score
-    assert found.p_value(0, 1) == pytest.approx(0.9102, abs=5e-5)
-    assert found.p_value(2, 1) == pytest.approx(0.4561, abs=5e-5)
+    scores = np.stack([-albumin, score, -protein], axis=1)
+    found = metrics.clustered_aurocs(event, scores, np.arange(len(event)))
+    x, y = scores[event == 1][:, None], scores[event == 0][None]
+    order = (x > y) + 0.5 * (x == y)
+    of_events, of_others = order.mean(axis=1), order.mean(axis=0)
+    covariance = np.cov(of_events.T) / len(of_events) + np.cov(of_others.T) / len(of_others)
+    assert found.values == pytest.approx(order.mean(axis=(0, 1)))
+    np.testing.assert_allclose(found.covariance, covariance, rtol=1e-10)
+    for i, j in ((0, 1), (2, 1)):
+        z = (found.values[i] - found.values[j]) / np.sqrt(
+            covariance[i, i] + covariance[j, j] - 2 * covariance[i, j]
+        )
+        assert found.p_value(i, j) == pytest.approx(2 * norm.sf(abs(z)))
 
 
 def _plain(event, scores, persons):

@@ -259,3 +259,65 @@ def test_a_run_on_other_folds_is_refused(study, events, tmp_path):
 def test_runs_that_are_not_named_once_each_are_refused(texts):
     with pytest.raises(InputError, match="NAME=RUN"):
         parse_runs(texts)
+
+
+PLAN = """
+outcome: jsl_48m
+model: fused
+primary_metric: auroc
+secondary_metrics: [calibration_slope]
+thresholds: [0.25]
+comparisons: [fused-kl_grade, clinical-kl_grade, fused-absent]
+"""
+
+
+def test_a_plan_names_what_is_confirmatory_and_asks_for_its_comparisons(study, events, tmp_path):
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    runs = {"fused": study.run("planned", image_risk(events, seed=5), factors=FACTORS)}
+    document, result = comparison(
+        study, tmp_path / "out", runs, prespecified=tmp_path / "plan.yaml", n_boot=20
+    )
+    found = document["prespecified"]
+    assert found["confirmatory"] == [
+        "models.fused.auroc",
+        "models.fused.calibration_slope",
+        "models.fused.sensitivity_at_0.25",
+        "models.fused.specificity_at_0.25",
+        "models.fused.net_benefit_at_0.25",
+        "differences.fused-kl_grade.auroc",
+        "differences.clinical-kl_grade.auroc",
+    ]
+    assert [each["what"] for each in found["missing"]] == ["differences.fused-absent.auroc"]
+    assert any("fused-absent" in note for note in result.notes)
+    assert "exploratory" not in document["models"]["fused"]["auroc"]
+    assert document["models"]["clinical"]["auroc"]["exploratory"]
+    assert document["differences"]["fused-kl_grade"]["brier"]["exploratory"]
+
+
+def test_a_plan_of_another_outcome_makes_nothing_confirmatory(study, events, tmp_path):
+    (tmp_path / "plan.yaml").write_text("outcome: tkr\nmodel: fused\n")
+    runs = {"fused": study.run("other-plan", image_risk(events, seed=5))}
+    document, _ = comparison(
+        study, tmp_path / "out", runs, prespecified=tmp_path / "plan.yaml", n_boot=0
+    )
+    assert document["prespecified"]["confirmatory"] == []
+    assert document["models"]["fused"]["auroc"]["exploratory"]
+
+
+def test_a_comparison_on_held_out_knees_is_logged_beside_each_run(tmp_path):
+    knees = two_knees_a_person(100, seed=3)
+    knees["split"] = np.where(np.arange(len(knees)) % 20 < 2, "test", "train")
+    study = Study(tmp_path, knees)
+    study.write_cohort()
+    risk = image_risk(knees["jsl_48m"].to_numpy(), seed=5)
+    runs = {name: study.run(name, risk) for name in ("image", "fused")}
+    first, _ = comparison(study, tmp_path / "a", runs, n_boot=0)
+    second, result = comparison(study, tmp_path / "b", runs, n_boot=0)
+    assert {name: look["count"] for name, look in first["looks"].items()} == {
+        "image": 1,
+        "fused": 1,
+    }
+    assert second["looks"]["image"]["count"] == 2
+    assert second["looks"]["image"]["knees"] == (knees["split"] == "test").sum()
+    assert (tmp_path / "image.looks.jsonl").is_file()
+    assert any("look 2" in note for note in result.notes)

@@ -265,3 +265,14 @@ def test_the_out_of_fold_table_is_rebuilt_from_the_command_line(tmp_path, monkey
     assert code == 0, error
     metrics = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
     assert metrics["kl"]["accuracy"]["n"] == 60
+
+
+def test_pictures_of_a_test_part_keep_their_split_and_leave_a_look(shipped, tmp_path):
+    for seed, part in enumerate(("train", "test")):
+        picture(tmp_path / "graded" / part / "2" / f"{seed + 20}L.png", seed=seed)
+    code, _, _ = run("predict", tmp_path / "graded", "--out", tmp_path / "grades.csv")
+    assert code == 0
+    table = tables.read_table(tmp_path / "grades.csv", tables.PREDICTIONS)
+    assert sorted(table["split"]) == ["test", "train"]
+    line = json.loads((tmp_path / "grades.looks.jsonl").read_text())
+    assert (line["command"], line["knees"]) == ("predict", 1)

@@ -1,0 +1,132 @@
+"""All figures of a target, per knee, per person and per grade, and which of them a plan names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kneeoa_mm.analysis.prespecified import EXPLORATORY, Plan
+from kneeoa_mm.analysis.results import as_json
+from kneeoa_mm.analysis.targets import KL, Target
+from kneeoa_mm.metrics import (
+    OF_ONE_GRADE,
+    binary_estimates,
+    estimate,
+    kl_estimates,
+    of_one_grade,
+    person_shares,
+)
+from kneeoa_mm.records import KL_CLASSES, Estimate
+
+ESTIMANDS: Mapping[str, str] = {
+    "per_knee": "Each knee counts the same: what is expected of a knee drawn from all knees "
+    "(participant-average; Kahan et al. 2023, Int J Epidemiol 52:107).",
+    "per_person": "Each person counts the same: what is expected of a knee of a person who was "
+    "drawn first (cluster-average; Kahan et al. 2023, by the weights of Williamson et al. 2003, "
+    "Biometrics 59:36). It is the same as per knee where all persons have as many knees.",
+}
+"""What the figures of each are of; all that is not called per person is per knee."""
+
+Estimates = dict[str, dict[str, Any]]
+"""Metric to its estimate as JSON."""
+
+
+def estimates_of(
+    target: Target,
+    weights: NDArray[np.uint16],
+    *,
+    thresholds: tuple[float, ...],
+    per_person: bool = False,
+) -> Estimates:
+    """All metrics of a target, with person-clustered intervals.
+
+    Args:
+        target: What is judged.
+        weights: Draws of persons, of ``target.draws``.
+        thresholds: Risks at which decisions on an outcome are judged.
+        per_person: Let each person count the same, instead of each knee.
+    """
+    shares = person_shares(target.persons) if per_person else None
+    if target.name == KL:
+        found = kl_estimates(
+            target.truth,
+            target.predicted,
+            target.probability,
+            target.sets,
+            weights,
+            shares=shares,
+        )
+    else:
+        found = binary_estimates(
+            target.truth, target.probability, weights, thresholds=thresholds, shares=shares
+        )
+    return {name: as_json(_explained(each, target)) for name, each in found.items()}
+
+
+def per_grade(target: Target, weights: NDArray[np.uint16]) -> dict[str, Estimates]:
+    """Precision, recall and F1 of each grade against the rest, by metric and grade."""
+    return {
+        name: {
+            grade: as_json(
+                _explained(
+                    estimate(
+                        of_one_grade(name, int(grade)), target.truth, target.predicted, weights
+                    ),
+                    target,
+                )
+            )
+            for grade in KL_CLASSES
+        }
+        for name in OF_ONE_GRADE
+    }
+
+
+def _explained(each: Estimate, target: Target) -> Estimate:
+    """The estimate, with the reason where one person gives no interval."""
+    if each.value is None or len(np.unique(target.persons)) > 1:
+        return each
+    return replace(each, reason="all knees are of one person, so there is no interval")
+
+
+def places_of(document: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each figure of an evaluation with its place, such as ``jsl_48m.auroc``.
+
+    Args:
+        document: ``metrics.json``, or what is there of it. A factor of subgroups is one figure.
+    """
+    for target in document["counts"]:
+        groups = {
+            target: document[target],
+            f"per_person.{target}": document["per_person"][target],
+            f"subgroups.{target}": document["subgroups"][target],
+        }
+        for prefix, figures in groups.items():
+            yield from ((f"{prefix}.{name}", figure) for name, figure in figures.items())
+    for metric, grades in document["per_grade"].items():
+        yield from ((f"per_grade.{metric}.{grade}", each) for grade, each in grades.items())
+
+
+def has_value(figure: Mapping[str, Any]) -> bool:
+    """Whether an estimate has a value, or a factor of subgroups has levels."""
+    return bool(figure["levels"]) if "levels" in figure else figure["value"] is not None
+
+
+def named_by(plan: Plan) -> list[str]:
+    """Places of the figures of an evaluation that a plan names."""
+    prefix = f"{plan.estimand}." if plan.estimand != "per_knee" else ""
+    return [
+        *(f"{prefix}{plan.target}.{metric}" for metric in plan.metrics),
+        *(f"subgroups.{plan.target}.{factor}" for factor in plan.subgroups),
+    ]
+
+
+def mark_exploratory(document: Mapping[str, Any], plan: Plan) -> None:
+    """Mark, in place, each figure that the plan does not name."""
+    named = set(named_by(plan))
+    for place, figure in places_of(document):
+        if place not in named:
+            figure[EXPLORATORY] = True
