@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -67,6 +68,20 @@ class SeenSubjects(Settings):
             return tuple(sorted({keyed_hash(salt, subject) for subject in subjects}))
 
         return cls(salt=salt.hex(), training=digests(training), selection=digests(selection))
+
+    @classmethod
+    def nobody(cls) -> SeenSubjects:
+        """No subject yet, and a salt of its own."""
+        return cls.of((), (), salt=secrets.token_bytes(16))
+
+    def and_also(self, training: Iterable[str], selection: Iterable[str]) -> SeenSubjects:
+        """These subjects and further ones, of a model that went on from another one."""
+        more = SeenSubjects.of(training, selection, salt=bytes.fromhex(self.salt))
+        return SeenSubjects(
+            salt=self.salt,
+            training=tuple(sorted({*self.training, *more.training})),
+            selection=tuple(sorted({*self.selection, *more.selection})),
+        )
 
     def in_training(self, subject_ids: Iterable[str]) -> set[str]:
         """Those of ``subject_ids`` on whom the model was trained."""

@@ -63,6 +63,14 @@ def test_a_card_tells_seen_subjects_apart_without_naming_them(folder):
     assert "9003175" not in (folder / "model.json").read_text()
 
 
+def test_a_model_that_goes_on_from_another_knows_the_subjects_of_both(folder):
+    before = read_model(folder, ModelCard)[0].seen_subjects
+    seen = before.and_also(["9000009"], ["9000010"])
+    asked = ["9003175", "9003200", "9000009", "9000010", "9999999"]
+    assert seen.in_training(asked) == {"9003175", "9000009"}
+    assert seen.in_selection(asked) == {"9003200", "9000010"}
+
+
 def test_one_flipped_bit_in_the_weights_is_found(folder):
     path = folder / "weights.safetensors"
     damaged = bytearray(path.read_bytes())

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,12 +57,14 @@ class Plan:
         frozen_encoder: Where heads alone learn, what tells the encoder from others: they learn on
             features that are computed once, of the views over which predictions average, instead
             of on images that are varied at random. Empty where the encoder learns.
+        seen_before: Subjects that the weights know from before the job.
     """
 
     job: Job
     split: Split
     card: dict[str, Any]
     frozen_encoder: str = ""
+    seen_before: SeenSubjects = field(default_factory=SeenSubjects.nobody)
 
 
 @dataclass(frozen=True)
@@ -195,8 +196,8 @@ def _train_member(
         architecture=job.network.architecture,
         preprocessing=job.contract,
         fold=split.fold,
-        seen_subjects=SeenSubjects.of(
-            subjects.iloc[split.train], subjects.iloc[chosen_on], salt=secrets.token_bytes(16)
+        seen_subjects=plan.seen_before.and_also(
+            subjects.iloc[split.train], subjects.iloc[chosen_on]
         ),
         metrics={k: v for k, v in record.best_metrics.items() if v is not None},
         config_digest=config_digest,

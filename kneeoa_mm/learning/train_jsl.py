@@ -169,7 +169,7 @@ def _plan(
         "weights_source": f"KL encoder {source.name}",
     }
     frozen = source.card.weights_sha256 if config.is_encoder_frozen else ""
-    return Plan(job, usable, card, frozen_encoder=frozen)
+    return Plan(job, usable, card, frozen_encoder=frozen, seen_before=source.card.seen_subjects)
 
 
 def _start(

@@ -30,7 +30,6 @@ from kneeoa_mm.workflows.compared_runs import (
     ComparedRun,
     read_grader,
     read_run,
-    refuse_seen_encoders,
 )
 from kneeoa_mm.workflows.comparison import (
     NO_GRADE,
@@ -120,11 +119,7 @@ def compare(
     knees["fold"] = folds_of(knees["subject_id"], tables.read_table(fold_file, tables.FOLDS))
     fold_of = knees.drop_duplicates("subject_id").set_index("subject_id")["fold"]
     read = {name: read_run(folder, settings.outcome, fold_of) for name, folder in runs.items()}
-    grader = None
-    if grades:
-        grader = read_grader(grades, fold_of)
-        for folder in runs.values():
-            refuse_seen_encoders(folder, grades, fold_of)
+    grader = read_grader(grades, fold_of) if grades else None
     knees = _in_common(knees, read, grader, settings.outcome)
     best = _read_best_possible(best_possible)
     simple = _simple(knees, read, grader, settings.outcome)

@@ -208,30 +208,6 @@ def _refuse_seen(subjects: set[str], where: Path) -> None:
     )
 
 
-def refuse_seen_encoders(run: Path, grader: Path, fold_of: pd.Series) -> None:
-    """Raise where an encoder of ``run`` that is a member of ``grader`` has seen the held-out fold.
-
-    Raises:
-        LeakError: With the encoder.
-    """
-    members = {folder.name: folder for folder in member_folders(grader)}
-    for member in member_folders(run):
-        card, _ = read_model(member, ModelCard)
-        encoder = members.get(card.weights_source.removeprefix("KL encoder "))
-        if encoder is None or card.fold is None:
-            continue
-        known = read_model(encoder, ModelCard)[0].seen_subjects
-        held_out = set(fold_of.index[fold_of.eq(card.fold)])
-        if seen := known.in_training(held_out) | known.in_selection(held_out):
-            raise LeakError(
-                f"The encoder of fold {card.fold} has seen persons of that fold.",
-                expected="for each fold a grader that was trained with it held out",
-                found=f"{len(seen)} persons seen by {encoder.name}, such as {min(seen)}",
-                where=member,
-                fix="train it anew on an encoder with the same folds",
-            )
-
-
 def _distortions(settings: Mapping[str, Any]) -> tuple[str, ...]:
     found = []
     for key, (neutral, words) in _DISTORTIONS.items():

@@ -13,6 +13,7 @@ from kneeoa_mm.analysis.survival import survive
 from kneeoa_mm.cohort.build import build_cohort
 from kneeoa_mm.cohort_spec import read_cohort_spec
 from kneeoa_mm.config import (
+    ExplainConfig,
     PreprocessConfig,
     PretrainKLConfig,
     TrainJSLConfig,
@@ -21,7 +22,7 @@ from kneeoa_mm.config import (
 )
 from kneeoa_mm.imaging.preprocess import preprocess
 from kneeoa_mm.learning.pretrain_kl import pretrain_kl
-from kneeoa_mm.learning.saliency import explain
+from kneeoa_mm.learning.saliency.explain import explain
 from kneeoa_mm.learning.train_jsl import train_jsl
 from kneeoa_mm.progress import say
 from kneeoa_mm.records import Outcome, StageResult
@@ -147,21 +148,29 @@ def _analyse(out: Path, seed: int) -> StageResult:
     )
     _step(
         "evaluate: metrics with person-clustered intervals",
-        lambda: evaluate(predictions, out / "evaluation", seed=seed),
+        lambda: evaluate(predictions, out / "evaluation", cohort=out / "cohort", seed=seed),
     )
     _step(
-        "explain: what moved the output",
+        "explain: what moved the output, and whether to believe it",
         lambda: explain(
             out / "knees",
             out / "runs" / "fused",
             out / "saliency",
+            config=ExplainConfig(check=True, seed=seed),
             clinical=out / "cohort",
-            limit=6,
+            joint_spaces=out / "source" / "truth" / "knees.parquet",
+            limit=24,
         ),
     )
     _step(
-        "survival: time to knee replacement and to joint-space loss",
-        lambda: survive(out / "cohort", out / "survival", outcome=Outcome.JSL_48M),
+        "survival: time to joint-space loss",
+        lambda: survive(
+            out / "cohort",
+            out / "survival",
+            outcome=Outcome.JSL_48M,
+            predictions=out / "runs" / "fused",
+            seed=seed,
+        ),
     )
     comparison = _step(
         "compare: fused against simpler models, and the best possible",
@@ -175,9 +184,9 @@ def _analyse(out: Path, seed: int) -> StageResult:
             seed=seed,
         ),
     )
-    parts = ["knees", "cohort", "runs/kl", "runs/fused", "evaluation", "comparison"]
+    parts = ["knees", "cohort", "runs", predictions.name, "evaluation", "comparison"]
     _step(
-        "report",
+        "report: one page, its tables and its figures",
         lambda: report(
             [out / part for part in [*parts, "saliency", "survival"]],
             out / "report.html",

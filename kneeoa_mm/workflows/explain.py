@@ -11,27 +11,27 @@ from numpy.typing import NDArray
 from kneeoa_mm.config import PreprocessConfig
 from kneeoa_mm.errors import InputError, ItemError
 from kneeoa_mm.imaging.films import read_greys
-from kneeoa_mm.learning import saliency
+from kneeoa_mm.learning.saliency import explain as stage
 from kneeoa_mm.records import StageResult
 
 
 def explain(
     data: Path, model: Path, out: Path, *, films: Path | None = None, **options: Any
 ) -> StageResult:
-    """Explain a model; see :func:`kneeoa_mm.learning.saliency.explain`.
+    """Explain a model; see :func:`kneeoa_mm.learning.saliency.explain.explain`.
 
     Args:
         data: Folder of PNGs, table of knees, or output folder of ``preprocess``.
         model: Run or model folder.
         out: Folder to write into.
         films: The folder that ``preprocess`` was given; without, maps are drawn on knee images.
-        **options: As in ``learning.saliency.explain``.
+        **options: As in ``learning.saliency.explain.explain``.
 
     Raises:
         InputError: There is no such folder.
     """
     if films is None:
-        return saliency.explain(data, model, out, **options)
+        return stage.explain(data, model, out, **options)
     if not films.is_dir():
         raise InputError("The folder of films is not there.", where=films)
     settings = PreprocessConfig()
@@ -43,4 +43,4 @@ def explain(
             raise ItemError("E_READ", "the film lies outside the folder", stage="read")
         return read_greys(path, settings)
 
-    return saliency.explain(data, model, out, read_film=read_film, **options)
+    return stage.explain(data, model, out, read_film=read_film, **options)

@@ -245,6 +245,8 @@ def test_knees_and_images_without_a_partner_are_told(study, tmp_path):
     (note,) = (note for note in result.notes if "baseline images" in note)
     assert "2 baseline images are of no knee of the cohort" in note
     assert "trial:0:0:L" in note
+    seen = [member.card.seen_subjects for member in load_ensemble(tmp_path / "run").members]
+    assert sum(each.in_training({"0"}) == {"0"} for each in seen) > 0, "the encoder knows them"
 
 
 @pytest.mark.parametrize(

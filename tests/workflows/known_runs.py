@@ -61,7 +61,6 @@ class Study:
         factors: tuple[str, ...] = (),
         config: str = "seed: 0\n",
         leak: int = 0,
-        encoder: str = "none",
         columns: dict[str, Any] | None = None,
     ) -> Path:
         """Write a run whose members held out their fold, but for ``leak`` subjects of it."""
@@ -92,7 +91,6 @@ class Study:
                 clinical=encoding.to_card() if encoding else None,
                 fold=fold,
                 seen_subjects=SeenSubjects.of(seen, (), salt=b"salt"),
-                weights_source=f"KL encoder {encoder}" if encoder == "none" else encoder,
             )
             weights = save({"a": np.zeros(1, dtype=np.float32)})
             write_model(path / "members" / f"00-x-fold{fold}", card, weights)

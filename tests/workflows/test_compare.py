@@ -226,14 +226,6 @@ def test_a_grader_that_saw_persons_of_its_fold_is_refused(study, events, tmp_pat
     refused(study, tmp_path, LeakError, "seen in training", {"image": run}, grades=grader)
 
 
-def test_an_encoder_that_saw_persons_of_the_held_out_fold_is_refused(study, events, tmp_path):
-    """All members of this run start from the grader of fold 1, which has seen fold 0."""
-    risk = image_risk(events, seed=2)
-    run = study.run("encoded", risk, encoder="KL encoder 00-x-fold1")
-    grader = study.run("kl", risk)
-    refused(study, tmp_path, LeakError, "encoder of fold 0", {"image": run}, grades=grader)
-
-
 @pytest.mark.parametrize("factor", ["jsl_48m_upper_months", "death_months", "split"])
 def test_inputs_of_after_the_baseline_are_refused(study, events, tmp_path, factor):
     late = replace(study, knees=study.knees.assign(**{factor: 12.0}))
