@@ -38,6 +38,7 @@ from kneeoa_mm.options import (
     Sets,
     Source,
     Thresholds,
+    TimeScale,
 )
 from kneeoa_mm.records import Outcome, StageResult
 
@@ -376,12 +377,26 @@ def export(
     half: Annotated[
         bool, typer.Option("--half", help="Weights in half precision (safetensors).")
     ] = False,
+    licence: Annotated[
+        str | None, typer.Option(help="What the cards shall say of it, such as CC-BY-4.0.")
+    ] = None,
+    trained_on: Annotated[
+        str | None, typer.Option(help="What they shall say of its images, and whom to name.")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> StageResult:
     """Write a model for others, as ONNX or in half the bytes, and prove that it says the same."""
     from kneeoa_mm.learning.export import export
 
-    return export(model, out, form=form.value, half=half, overwrite=overwrite)
+    return export(
+        model,
+        out,
+        form=form.value,
+        half=half,
+        licence=licence,
+        trained_on=trained_on,
+        overwrite=overwrite,
+    )
 
 
 @command("evaluate runs/kl/predictions.parquet --out evaluation")
@@ -522,22 +537,65 @@ def survival(
     out: OutDir,
     outcome: Annotated[Outcome, typer.Option(help="The outcome.")] = Outcome.TKR,
     group: Annotated[str, typer.Option(help="Column whose groups are compared.")] = "kl_grade",
+    covariate: Annotated[
+        list[str] | None, typer.Option(help="Column of the regressions; may be repeated.")
+    ] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Run, or table of risks, to judge and to group knees by.")
+    ] = None,
+    time_scale: Annotated[
+        TimeScale, typer.Option(help="Time of the regressions; `age`: with late entry.")
+    ] = TimeScale.STUDY,
+    horizon_months: Annotated[float, typer.Option(help="Horizon of the predictions.")] = 48,
+    n_boot: Annotated[int, typer.Option(min=0, help="Bootstrap draws of persons.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of draws and folds.")] = 0,
     overwrite: Overwrite = False,
 ) -> StageResult:
-    """Estimate when an outcome happens: Kaplan-Meier by group, and a Cox model."""
-    from kneeoa_mm.analysis.survival import survive
+    """Estimate when an outcome happens, by group and by predicted risk, and what goes with it."""
+    from kneeoa_mm.analysis.survival import COVARIATES, survive
 
-    return survive(cohort, out, outcome=outcome, group=group, overwrite=overwrite)
+    return survive(
+        cohort,
+        out,
+        outcome=outcome,
+        group=group,
+        covariates=covariate or COVARIATES,
+        predictions=predictions,
+        time_scale=time_scale,
+        horizon_months=horizon_months,
+        n_boot=n_boot,
+        seed=seed,
+        overwrite=overwrite,
+    )
+
+
+@command("agreement cohort --predictions runs/kl --out agreement")
+def agreement(
+    readings: Annotated[Path, typer.Argument(help="Output of `cohort`, or its second readings.")],
+    out: OutDir,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Run, or table of predict, whose grades stand beside.")
+    ] = None,
+    n_boot: Annotated[int, typer.Option(min=0, help="Bootstrap draws of persons.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    overwrite: Overwrite = False,
+) -> StageResult:
+    """Tell how far two readers of the same films agree, and a model with each of them."""
+    from kneeoa_mm.analysis.agreement import agreement
+
+    return agreement(
+        readings, out, predictions=predictions, n_boot=n_boot, seed=seed, overwrite=overwrite
+    )
 
 
 @command("report evaluation survival --out report.html")
 def report(
-    parts: Annotated[list[Path], typer.Argument(help="Output folders of other commands.")],
+    parts: Annotated[list[Path], typer.Argument(help="Output folders, and tables of predict.")],
     out: Annotated[Path, typer.Option("--out", help="HTML file to write.")],
     title: Annotated[str, typer.Option(help="Heading.")] = "Knee osteoarthritis analysis",
     overwrite: Overwrite = False,
 ) -> StageResult:
-    """Gather results into one self-contained HTML page."""
+    """Gather results into one self-contained HTML page, with its tables and figures beside it."""
     from kneeoa_mm.analysis.report import report
 
     return report(parts, out, title=title, overwrite=overwrite)

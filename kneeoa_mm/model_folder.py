@@ -107,6 +107,8 @@ class Card(Settings):
     """On the validation part, at the chosen epoch."""
     config_digest: str = ""
     licence: str = "Apache-2.0"
+    trained_on: str = ""
+    """Where the images came from, in words, and what was not among them."""
     weights_source: str = "none"
     """Where training started from."""
     weights_sha256: str = ""
@@ -122,8 +124,6 @@ class DetectorCard(Card):
     min_score: float
     """The stated confidence: below it the detector abstains."""
     box: str = "square around the middle of the joint space, as wide as the tibial plateau"
-    trained_on: str
-    """Where the films came from, in words, and what was not among them."""
 
 
 class ModelCard(Card):

@@ -47,6 +47,8 @@ def export(
     *,
     form: Form = "onnx",
     half: bool = False,
+    licence: str | None = None,
+    trained_on: str | None = None,
     overwrite: bool = False,
 ) -> StageResult:
     """Write a model in another form, after proof that it says the same.
@@ -59,6 +61,8 @@ def export(
             of its training.
         half: Keep the weights of layers in half precision (safetensors only); biases and batch
             statistics stay as they are.
+        licence: What the cards shall say of it, as an SPDX identifier.
+        trained_on: What they shall say of the images that it learnt from, and whom to name.
         overwrite: Replace an earlier export.
 
     Raises:
@@ -68,6 +72,8 @@ def export(
         ModelFolderError: There is no usable model.
         OutputExistsError: ``out`` exists.
     """
+    given = {"licence": licence, "trained_on": trained_on}
+    said = {name: text for name, text in given.items() if text is not None}
     if form == "onnx":
         if half:
             raise InputError(
@@ -75,11 +81,13 @@ def export(
                 found="--half with --format onnx",
                 fix="add --format safetensors, or leave out --half",
             )
-        return _export_onnx(model, out, overwrite=overwrite)
-    return _export_weights(model, out, half=half, overwrite=overwrite)
+        return _export_onnx(model, out, said, overwrite=overwrite)
+    return _export_weights(model, out, said, half=half, overwrite=overwrite)
 
 
-def _export_weights(model: Path, out: Path, *, half: bool, overwrite: bool) -> StageResult:
+def _export_weights(
+    model: Path, out: Path, said: dict[str, str], *, half: bool, overwrite: bool
+) -> StageResult:
     refuse_taken(out, None, overwrite=overwrite)
     folders = member_folders(model)
     # all are made and proven before the first is written
@@ -91,7 +99,7 @@ def _export_weights(model: Path, out: Path, *, half: bool, overwrite: bool) -> S
             copy = out / folder.relative_to(model)
             if card.familiarity_sha256:
                 _copy(folder / FAMILIARITY_FILE, copy / FAMILIARITY_FILE)
-            write_model(copy, card, weights)
+            write_model(copy, card.model_copy(update=said), weights)
         # last, for it says that the run is whole
         if (model / ENSEMBLE_FILE).is_file():
             _copy(model / ENSEMBLE_FILE, out / ENSEMBLE_FILE)
@@ -144,7 +152,7 @@ def halved(weights: bytes) -> bytes:
     return save(tensors)
 
 
-def _export_onnx(model: Path, out: Path, *, overwrite: bool) -> StageResult:
+def _export_onnx(model: Path, out: Path, said: dict[str, str], *, overwrite: bool) -> StageResult:
     onnx_graph.require()
     members = [load_model(folder) for folder in member_folders(model)]
     is_file = out.suffix == ".onnx"
@@ -172,7 +180,9 @@ def _export_onnx(model: Path, out: Path, *, overwrite: bool) -> StageResult:
         "package_version": __version__,
         "inputs": _INPUTS,
         "ensemble": json.loads(rules.read_text(encoding="utf-8")) if rules.is_file() else {},
-        "members": [_entry(member, files[member.name], *made[member.name]) for member in members],
+        "members": [
+            _entry(member, files[member.name], *made[member.name]) | said for member in members
+        ],
     }
 
     def write() -> None:
@@ -209,7 +219,8 @@ _INPUTS = {
 
 def _entry(member: Model, file: str, graph: bytes, difference: float) -> dict[str, Any]:
     card = member.card.model_dump(mode="json")
-    kept = ("kind", "outputs", "preprocessing", "clinical", "fold", "licence", "intended_use")
+    kept = ["kind", "outputs", "preprocessing", "clinical", "fold"]
+    kept += ["licence", "trained_on", "intended_use"]
     return {
         "name": member.name,
         "file": file,

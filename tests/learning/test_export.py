@@ -199,6 +199,18 @@ def test_without_half_the_weights_stay_to_the_bit(run, tmp_path):
         assert (tmp_path / "plain" / weights).read_bytes() == (run / weights).read_bytes()
 
 
+@pytest.mark.parametrize("form", ["safetensors", "onnx"])
+def test_what_is_handed_on_says_its_licence_and_whom_to_name(run, tmp_path, form):
+    export(run, tmp_path / "out", form=form, licence="CC-BY-4.0", trained_on="knees of Chen 2018")
+    if form == "onnx":
+        cards = json.loads((tmp_path / "out" / "contract.json").read_text())["members"]
+    else:
+        files = (tmp_path / "out" / "members").glob("*/model.json")
+        cards = [json.loads(path.read_text()) for path in files]
+    said = {(card["licence"], card["trained_on"]) for card in cards}
+    assert said == {("CC-BY-4.0", "knees of Chen 2018")}
+
+
 def test_a_weight_beyond_half_precision_is_refused_and_nothing_is_written(run, tmp_path):
     folder = tmp_path / "large"
     card, _ = read_model(run / "members" / "00-a", ModelCard)
