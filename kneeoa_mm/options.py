@@ -38,6 +38,13 @@ class Scenario(StrEnum):
     NULL = "null"
 
 
+class TimeScale(StrEnum):
+    """The time of regressions: since baseline, or age."""
+
+    STUDY = "study"
+    AGE = "age"
+
+
 OutDir = Annotated[Path, typer.Option("--out", help="Folder to write; must be new or empty.")]
 Recipe = Annotated[
     str | None, typer.Option("--config", help="YAML file, or the name of a shipped recipe.")

@@ -13,15 +13,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kneeoa_mm.analysis.results import as_json, provenance_of, table_in
-from kneeoa_mm.errors import InputError
+from kneeoa_mm.analysis.time_to_event import rows_named
+from kneeoa_mm.errors import InputError, TableError
 from kneeoa_mm.metrics import Resampled, accuracy, bootstrap_weights, persons_of, qwk, resample
-from kneeoa_mm.records import StageResult
+from kneeoa_mm.records import KL_CLASSES, StageResult
 from kneeoa_mm.run_folder import open_run, write_json
 from kneeoa_mm.tables import PREDICTIONS, read_table
 
 AGREEMENT_FILE = "agreement.json"
 SECOND_READINGS_FILE = "kl_second_readings.csv"
 _METRICS = {"qwk": qwk, "accuracy": accuracy}
+_READINGS = ["kl_grade", "second_kl_grade"]
 
 Grades = NDArray[np.int64]
 
@@ -49,7 +51,7 @@ def agreement(
 
     Raises:
         InputError: There are no second readings, or none that the model graded.
-        TableError: The predictions break their schema.
+        TableError: The readings are faulty, with the rows; or the predictions break their schema.
     """
     path = table_in(readings, SECOND_READINGS_FILE)
     table = _read(path)
@@ -59,7 +61,9 @@ def agreement(
         if table.empty:
             raise InputError("The model graded none of the films that were read twice.", where=path)
     persons = persons_of(table["subject_id"], table["knee_id"])
-    weights = bootstrap_weights(persons, n_boot=n_boot, seed=seed)
+    # draws of a single person are all the same, and would look like certainty
+    has_draws = len(np.unique(persons)) > 1
+    weights = bootstrap_weights(persons, n_boot=n_boot if has_draws else 0, seed=seed)
     pairs = {"second_reader": ("kl_grade", "second_kl_grade")}
     if predictions is not None:
         pairs |= {"model": ("kl_grade", "model"), "model_with_second": ("second_kl_grade", "model")}
@@ -106,7 +110,7 @@ def _read(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputError("There are no second readings.", expected=SECOND_READINGS_FILE, where=path)
     table = pd.read_csv(path, dtype={"knee_id": str, "subject_id": str})
-    absent = {"knee_id", "subject_id", "kl_grade", "second_kl_grade"} - set(table)
+    absent = {"knee_id", "subject_id", *_READINGS} - set(table)
     if absent or table.empty:
         raise InputError(
             "The second readings cannot be used.",
@@ -114,6 +118,17 @@ def _read(path: Path) -> pd.DataFrame:
             found=f"{len(table)} rows without {', '.join(sorted(absent))}" if absent else "no row",
             where=path,
         )
+    faults = {
+        "a grade that is not 0 to 4": ~table[_READINGS].isin(range(len(KL_CLASSES))).all(axis=1),
+        "the same film again": table["knee_id"].duplicated(),
+    }
+    found = [
+        f"{fault}: {rows_named(np.flatnonzero(broken))}"
+        for fault, broken in faults.items()
+        if broken.any()
+    ]
+    if found:
+        raise TableError("The second readings cannot be used.", found, where=path)
     return table
 
 

@@ -99,7 +99,11 @@ class Design:
 
 
 def design(
-    rows: pd.DataFrame, covariates: Sequence[str], event: NDArray[np.int64], *, where: object
+    rows: pd.DataFrame,
+    covariates: Sequence[str],
+    event: NDArray[np.int64] | None,
+    *,
+    where: object,
 ) -> Design:
     """Make the columns of a time-to-event regression.
 
@@ -109,8 +113,9 @@ def design(
 
     Args:
         rows: One row a knee.
-        covariates: Columns; texts, 0/1 and grades become levels against the first with events.
-        event: 1 event, 0 censored, shape (n,).
+        covariates: Columns; texts, 0/1 and grades become levels against the first that is left.
+        event: 1 event, 0 censored, shape (n,). None keeps levels without events, for a model whose
+            ridge keeps their ratio finite.
         where: Named in errors.
 
     Raises:
@@ -177,9 +182,11 @@ def _label(value: Any) -> str:
 
 
 def _drop_levels_without_events(
-    values: pd.DataFrame, complete: NDArray[np.bool_], event: NDArray[np.int64]
+    values: pd.DataFrame, complete: NDArray[np.bool_], event: NDArray[np.int64] | None
 ) -> tuple[NDArray[np.bool_], dict[Term, str]]:
-    kept, reasons = complete.copy(), {}
+    kept, reasons = complete.copy(), dict[Term, str]()
+    if event is None:
+        return kept, reasons
     for name in values.select_dtypes(object):
         labels = values[name].to_numpy(object)
         for level in sorted(set(labels[complete])):

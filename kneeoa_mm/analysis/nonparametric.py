@@ -21,6 +21,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 _Z = float(ndtri(0.975))
+_ROUNDING = 1e-12
 CENSORED = 0
 ONE_PERSON = "all knees are of one person, so there is no interval"
 
@@ -86,7 +87,7 @@ def cumulative_incidence(
     before censorings, as is usual. Limits are on the scale log(-log(1 - incidence)).
 
     Args:
-        months: Time of the event or of censoring, at least 0, shape (n,).
+        months: Time of the event, above 0, or of censoring, shape (n,).
         status: 0 censored, otherwise the cause of the event, shape (n,).
         persons: Person of each knee, shape (n,).
         cause: The cause of interest; all others compete with it.
@@ -113,6 +114,8 @@ def cumulative_incidence(
     hazard, cause_hazard = any_events / at_risk, cause_events / at_risk
     free_before = np.concatenate([[1.0], np.cumprod(1 - hazard)[:-1]]) if len(times) else hazard
     incidence = np.cumsum(free_before * cause_hazard)
+    # whoever waits until all have had the event must find exactly 1, not what sums round to
+    incidence[incidence > 1 - _ROUNDING] = 1.0
 
     # d log(free) / d weight and d incidence / d weight of each knee, carried forward in time
     log_free_influence, influence = np.zeros(len(months)), np.zeros(len(months))

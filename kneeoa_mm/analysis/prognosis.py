@@ -35,7 +35,8 @@ class Prognosis:
 
     Attributes:
         document: For ``survival.json``.
-        curves: Kaplan-Meier curve of each third of the risk.
+        curves: Incidence in each third of the risk, with death as a competing event where deaths
+            are known.
     """
 
     document: dict[str, Any]
@@ -94,7 +95,8 @@ def judge_models(
     data = data.subset(known)
     if not len(data.event):
         return _without("no knee with follow-up has a prediction")
-    data = data.subset(design(data.rows, covariates, data.event, where=where).kept)
+    # levels without events stay: to leave knees out by what became of them would flatter or harm
+    data = data.subset(design(data.rows, covariates, None, where=where).kept)
     horizons = _horizons(data)
     n_persons = len(np.unique(data.persons))
     if not horizons:
@@ -153,7 +155,7 @@ def _cross_fitted(
     fold = folds_of(data.persons, make_folds(data.persons, data.event, n_folds=_N_FOLDS, seed=seed))
     found, reasons = {}, {}
     for name, chosen in _models_of(covariates).items():
-        columns = design(data.rows, chosen, data.event, where=where).columns
+        columns = design(data.rows, chosen, None, where=where).columns
         if chosen and not columns.shape[1]:
             reasons[name] = "no covariate is left"
             continue
@@ -238,7 +240,11 @@ def _differences(measured: Mapping[str, Mapping[str, Resampled]]) -> dict[str, A
 def _by_third(
     foretold: _Foretold, judged: _Judged
 ) -> tuple[dict[str, IncidenceCurve], list[dict[str, Any]]]:
-    """Curves of the thirds of a score, and their mean risk beside what was observed."""
+    """Curves of the thirds of a score, and their mean risk beside what was observed.
+
+    Risks are those of a world where nobody dies first, as censoring at death makes them; so is what
+    was observed. The curves are of this world.
+    """
     data, score = judged.data, foretold.score
     if not np.ptp(score):
         return {}, []
@@ -246,20 +252,20 @@ def _by_third(
     n_parts = int(third.max()) + 1
     labels = THIRDS if n_parts == len(THIRDS) else [f"part {k + 1}" for k in range(n_parts)]
     risk = foretold.risks.get(judged.main)
+    months, status = data.with_death() or (data.months, data.event)
     curves, calibration = {}, []
     for k, label in enumerate(labels):
         of_third = third == k
-        curve = cumulative_incidence(
-            data.months[of_third], data.event[of_third], data.persons[of_third]
-        )
-        curves[label] = curve
+        persons = data.persons[of_third]
+        curves[label] = cumulative_incidence(months[of_third], status[of_third], persons)
+        observed = cumulative_incidence(data.months[of_third], data.event[of_third], persons)
         calibration.append(
             {
                 "group": label,
                 "knees": int(of_third.sum()),
                 "months": judged.main,
                 "predicted": None if risk is None else float(risk[of_third].mean()),
-                "observed": as_json(curve.at(judged.main)),
+                "observed": as_json(observed.at(judged.main)),
             }
         )
     return curves, calibration

@@ -57,7 +57,6 @@ _CURVE_TITLES = {
         "death as a competing event",
         "Cumulative incidence (Aalen-Johansen)",
     ),
-    "by_predicted_risk": ("by predicted risk", "Cumulative incidence (1 - Kaplan-Meier)"),
 }
 
 
@@ -227,15 +226,16 @@ def _risks(path: Path, outcome: Outcome) -> pd.Series:
 
 def _draw(settings: SurvivalSettings, found: _Found) -> Iterator[tuple[str, Any]]:
     outcome = OUTCOME_NAMES[settings.outcome]
+    with_death = "aalen_johansen" if found.estimators.aalen_johansen else "kaplan_meier"
     for name, curves in vars(found.estimators).items():
-        title, ylabel = _CURVE_TITLES[name]
         by_risk = name == "by_predicted_risk"
+        title, ylabel = _CURVE_TITLES[with_death if by_risk else name]
         if curves:
             yield (
                 name,
                 figures.incidence(
                     curves,
-                    title=f"{outcome}: {title}",
+                    title=f"{outcome}: {'by predicted risk' if by_risk else title}",
                     ylabel=ylabel,
                     group="Predicted risk" if by_risk else label_of(found.groups.name),
                     ordered=by_risk or found.groups.ordered,

@@ -52,7 +52,7 @@ class Estimators:
         kaplan_meier: Events dated at the visit that first showed them.
         turnbull: Events between two visits.
         aalen_johansen: Death as a competing event.
-        by_predicted_risk: Kaplan-Meier of thirds of the risk.
+        by_predicted_risk: Thirds of the risk, with death as a competing event where it is known.
     """
 
     kaplan_meier: Curves
@@ -247,7 +247,7 @@ def _limits(outcome: Outcome, estimators: Estimators) -> list[str]:
     )
     death = (
         "The Kaplan-Meier estimate and the regressions treat death as censoring; the "
-        "Aalen-Johansen estimate beside them treats it as a competing event."
+        "Aalen-Johansen estimate, and curves by predicted risk, treat it as a competing event."
         if estimators.aalen_johansen
         else "Death is treated as censoring, which overstates the risk of those who may die first."
     )

@@ -18,6 +18,8 @@ from kneeoa_mm.records import Estimate
 
 Curve = IncidenceCurve | IntervalCurve
 _MONTHS_BETWEEN_TICKS = 12
+_PART_BETWEEN_LIMITS = 0.007
+"""Of the width of the figure, so that limits of groups at one visit stand beside each other."""
 
 
 @styled
@@ -39,11 +41,12 @@ def incidence(
     axes, table = figure.subplots(2, sharex=True, height_ratios=[3.1, 0.2 * rows + 0.25])
     top = 0.0
     colours = colours_of(list(curves), ordered=ordered)
-    for (name, curve), colour in zip(curves.items(), colours, strict=True):
+    for place, ((name, curve), colour) in enumerate(zip(curves.items(), colours, strict=True)):
         if isinstance(curve, IncidenceCurve):
             top = max(top, _draw_steps(axes, curve, name, colour))
         else:
-            top = max(top, _draw_intervals(axes, curve, name, colour))
+            aside = _PART_BETWEEN_LIMITS * months * (place - (rows - 1) / 2)
+            top = max(top, _draw_intervals(axes, curve, name, colour, aside))
     axes.set(title=title, ylabel=ylabel, xlim=(0, months * 1.02), ylim=(0, min(1, top * 1.08)))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     axes.tick_params(labelbottom=True)
@@ -72,8 +75,10 @@ def _draw_steps(axes: Any, curve: IncidenceCurve, name: str, colour: Any) -> flo
     return float(np.nanmax([value[-1], *high[~np.isnan(high)]]))
 
 
-def _draw_intervals(axes: Any, curve: IntervalCurve, name: str, colour: Any) -> float:
-    """Draw one estimate of intervals and return how high it reaches."""
+def _draw_intervals(
+    axes: Any, curve: IntervalCurve, name: str, colour: Any, aside_months: float
+) -> float:
+    """Draw one estimate of intervals, its limits a little aside; return how high it reaches."""
     end = float(curve.follow_up_months[-1])
     # flat from the end of each interval to the start of the next
     starts = np.concatenate([[0], curve.upper_months])
@@ -84,7 +89,7 @@ def _draw_intervals(axes: Any, curve: IntervalCurve, name: str, colour: Any) -> 
     for lower, upper, rise in rises:
         axes.plot([lower, upper], rise, color=colour, linewidth=1.2, linestyle=(0, (3, 2)))
     known = ~np.isnan(curve.ci_low)
-    at = curve.upper_months[known]
+    at = curve.upper_months[known] + aside_months
     axes.vlines(at, curve.ci_low[known], curve.ci_high[known], color=colour, linewidth=1)
     axes.plot(starts, levels, color=colour, linestyle="", marker="o", markersize=3.5, label=name)
     return float(max([0.01, *curve.incidence, *curve.ci_high[known]]))

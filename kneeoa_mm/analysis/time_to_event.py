@@ -133,6 +133,7 @@ def read_time_to_event(cohort: pd.DataFrame, outcome: Outcome, *, where: object)
         [
             (is_event & ~np.isfinite(upper), f"an event without {outcome}_upper_months"),
             (is_free & ~np.isfinite(lower), f"no event and no {outcome}_lower_months"),
+            (is_free & upper.notna(), f"no event, yet {outcome}_upper_months says when"),
             (is_event & (upper <= 0), "an event at baseline; such a knee is not at risk"),
             (is_event & ~np.isfinite(lower), f"an event without {outcome}_lower_months"),
             (is_event & (upper < lower), f"{outcome}_upper_months before {outcome}_lower_months"),

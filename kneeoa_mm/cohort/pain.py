@@ -22,9 +22,9 @@ def pain_progression(
     """Sustained rise of WOMAC pain: by at least 2 of 20 points at two visits of 24 to 48 months.
 
     The pain half of the case definition of the FNIH Osteoarthritis Biomarkers Consortium (Eckstein
-    et al. 2015, Arthritis Rheumatol 67:3184): at least 9 of 100 points, which are 1.8 of 20 and so
-    2 points of a sum of whole answers, at two or more visits. That definition also asks at 60
-    months, at which no knee films were taken. OAI: V##WOMKPR and V##WOMKPL.
+    et al. 2015, Arthritis Rheumatol 67:3184): a persistent rise by at least 9 of 100 points, which
+    are 1.8 of 20 and so 2 points of a sum of whole answers, from 24 to 48 months. Persistent is
+    here: at two visits or more. OAI: V##WOMKPR and V##WOMKPL.
 
     At risk are knees whose baseline score leaves room for the rise. The value is 1 once two visits
     show it, and 0 once the visits that were not answered could not make it two. A knee that was

@@ -7,25 +7,37 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from kneeoa_mm.analysis.agreement import SECOND_READINGS_FILE, agreement
+from kneeoa_mm.analysis.agreement import AGREEMENT_FILE, SECOND_READINGS_FILE, agreement
 from kneeoa_mm.analysis.results import write_csv
 from kneeoa_mm.analysis.survival import SURVIVAL_FILE, survive
 from kneeoa_mm.cohort.build import build_cohort
+from kneeoa_mm.cohort.outcomes import horizon_of
 from kneeoa_mm.cohort_spec import CohortSpec
-from kneeoa_mm.errors import InputError
 from kneeoa_mm.records import Outcome, StageResult
+from kneeoa_mm.run_folder import atomic_path
 from kneeoa_mm.tables import COHORT, PREDICTIONS, read_table
 from kneeoa_mm.workflows.compare import compare
 
-INCIDENCE_FILE, MODELS_FILE = "incidence_by_kl.csv", "models.csv"
-_INCIDENCE = ("outcome", "kl_grade", "months", "estimator", "incidence", "ci_low", "ci_high", "n")
+INCIDENCE_FILE, MODELS_FILE, SUMMARY_FILE = "incidence_by_kl.csv", "models.csv", "summary.txt"
+_INCIDENCE = (
+    "outcome",
+    "kl_grade",
+    "months",
+    "estimator",
+    "incidence",
+    "ci_low",
+    "ci_high",
+    "n",
+    "reason",
+)
 _MODELS = ("outcome", "model", "metric", "months", "value", "ci_low", "ci_high", "n", "reason")
+_METRICS = ("uno_c", "auroc", "brier", "integrated_brier")
 
 
 def analyse_cohort(
@@ -43,8 +55,8 @@ def analyse_cohort(
         tables: Folder with the released tables.
         out: New folder; gets ``cohort/`` (with the flow and Table 1 of each outcome),
             ``survival/<outcome>/``, ``incidence_by_kl.csv``, ``models.csv``,
-            ``compare/<outcome>/`` where there are runs, and ``agreement/`` where films were read
-            twice.
+            ``compare/<outcome>/`` where there are runs, ``agreement/`` where films were read
+            twice, and ``summary.txt``, the whole for a person to read.
         spec: The cohort.
         runs: Name to run folder of ``train-jsl``; the first that predicts an outcome is judged over
             time beside Cox models of clinical factors and KL grade.
@@ -63,19 +75,20 @@ def analyse_cohort(
     cohort = read_table(built.outputs["cohort"], COHORT)
     notes, outputs = list(built.notes), {"cohort": out / "cohort"}
     documents: dict[Outcome, dict[str, Any]] = {}
+    without: list[str] = []
     for outcome in Outcome:
-        predicting = {name: run for name, run in runs.items() if _predicts(run, outcome)}
-        try:
-            survived = survive(
-                out / "cohort",
-                out / "survival" / outcome,
-                outcome=outcome,
-                predictions=next(iter(predicting.values()), None),
-                n_boot=n_boot,
-            )
-        except InputError as error:
-            notes.append(f"{outcome}: {error.problem}")
+        if not cohort[f"{outcome}_event_observed"].eq(1).any():
+            without.append(str(outcome))
             continue
+        predicting = {name: run for name, run in runs.items() if _predicts(run, outcome)}
+        survived = survive(
+            out / "cohort",
+            out / "survival" / outcome,
+            outcome=outcome,
+            predictions=next(iter(predicting.values()), None),
+            horizon_months=horizon_of(outcome, spec.outcomes),
+            n_boot=n_boot,
+        )
         documents[outcome] = json.loads((survived.out / SURVIVAL_FILE).read_text(encoding="utf-8"))
         if predicting and cohort[outcome].notna().any():
             compare(predicting, out / "cohort", out / "compare" / outcome, outcome=outcome)
@@ -91,8 +104,11 @@ def analyse_cohort(
     )
     if (out / "cohort" / SECOND_READINGS_FILE).exists():
         outputs["agreement"] = agreement(out / "cohort", out / "agreement").out
+    if without:
+        notes.append(f"No knee has an event at a known time: {', '.join(without)}")
     if spec.sampled_on_outcome:
         notes.append("Knees were chosen by their outcome: risk and incidence mean nothing")
+    outputs["summary"] = _summarise(out, documents, notes)
     return StageResult(
         command="analyse",
         out=out,
@@ -121,29 +137,95 @@ def _incidence(outcome: Outcome, document: Mapping[str, Any]) -> list[dict[str, 
 def _models(outcome: Outcome, document: Mapping[str, Any]) -> list[dict[str, Any]]:
     prognosis = document["prognosis"]
     rows = []
-    for model, found in prognosis["models"].items():
-        for metric in ("uno_c", "auroc", "brier", "integrated_brier"):
+    for model, found in _judged(document).items():
+        for metric in _METRICS:
             if metric in found:
-                months = prognosis["horizon_months"]
+                # the others are of all the time up to the last year with enough knees
+                at_horizon = metric in ("auroc", "brier")
+                months = prognosis["horizon_months"] if at_horizon else prognosis["horizons"][-1]
                 rows.append({**found[metric], "model": model, "metric": metric, "months": months})
         if found["reason"]:
             rows.append({"model": model, "reason": found["reason"]})
     return [{"outcome": str(outcome), **row} for row in rows]
 
 
+def _judged(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Models by name; where none could be judged, one without a name that says why."""
+    prognosis = document["prognosis"]
+    found: Mapping[str, Any] = prognosis["models"]
+    return found or {"": {"reason": prognosis["reason"]}}
+
+
+def _summarise(
+    out: Path, documents: Mapping[Outcome, Mapping[str, Any]], notes: Sequence[str]
+) -> Path:
+    """Write flow, Table 1, incidence at the horizon, models and readers, as a person reads them."""
+    flow = pd.read_csv(out / "cohort" / "attrition.csv")
+    has_any = flow["kind"].eq("left") & flow["knees"].gt(0)
+    parts = {"Flow": flow[flow["flow"].isin(flow.loc[has_any, "flow"]) & flow["knees"].gt(0)]}
+    tables_1 = [out / "cohort" / "table_1" / f"{outcome}.csv" for outcome in Outcome]
+    if table_1 := next((path for path in tables_1 if path.exists()), None):
+        title = f"Table 1 by {table_1.stem} (by the other outcomes: cohort/table_1)"
+        parts[title] = pd.read_csv(table_1).rename(columns={"Unnamed: 0": ""})
+    parts["Incidence by KL grade"] = pd.DataFrame(
+        [
+            {
+                "outcome": str(outcome),
+                "KL": row["group"],
+                "knees": row["n"],
+                "months": f"{row['months']:g}",
+                "incidence (95 % CI)": _shown({**row, "value": row["incidence"]}),
+            }
+            for outcome, document in documents.items()
+            for row in _incidence(outcome, document)
+            if row["months"] == document["provenance"]["horizon_months"]
+        ]
+    )
+    parts["Models, each knee judged by others' (95 % CI; Brier scores: lower is better)"] = (
+        pd.DataFrame(
+            [
+                {
+                    "outcome": str(outcome),
+                    "model": model,
+                    **{metric: _shown(found.get(metric, {})) for metric in _METRICS},
+                    "": found["reason"] or "",
+                }
+                for outcome, document in documents.items()
+                for model, found in _judged(document).items()
+            ]
+        )
+    )
+    if (readers := out / "agreement" / AGREEMENT_FILE).exists():
+        document = json.loads(readers.read_text(encoding="utf-8"))
+        rows = document["agreement"]["second_reader"].items()
+        parts["Two readings of the same films (95 % CI)"] = pd.DataFrame(
+            [{"": metric, "films": row["n"], "agreement": _shown(row)} for metric, row in rows]
+        )
+    texts = [
+        f"{title}\n{table.to_string(index=False, na_rep='') if len(table) else 'none'}\n"
+        for title, table in parts.items()
+    ]
+    compared = sorted((out / "compare").glob("*/compare.md"))
+    texts += [path.read_text(encoding="utf-8") for path in compared]
+    with atomic_path(out / SUMMARY_FILE) as temporary:
+        temporary.write_text("\n".join([*notes, "", *texts]), encoding="utf-8")
+    return out / SUMMARY_FILE
+
+
+def _shown(estimate: Mapping[str, Any]) -> str:
+    """An estimate with its interval, or why there is none."""
+    if estimate.get("value") is None:
+        return str(estimate.get("reason") or "")
+    value = f"{estimate['value']:.3f}"
+    if estimate["ci_low"] is None:
+        return value
+    return f"{value} ({estimate['ci_low']:.3f} to {estimate['ci_high']:.3f})"
+
+
 def told(result: StageResult) -> None:
-    """Print flow, Table 1, incidence by grade and models, as a person reads them."""
-    for note in result.notes:
-        print(note)
-    parts = {"Flow": result.outputs["cohort"] / "attrition.csv"}
-    for table_1 in sorted((result.outputs["cohort"] / "table_1").glob("*.csv")):
-        parts[f"Table 1 by {table_1.stem}"] = table_1
-    parts |= {"Incidence by KL grade": result.outputs["incidence"]}
-    parts |= {"Models, each knee judged by others": result.outputs["models"]}
-    for title, path in parts.items():
-        table = pd.read_csv(path).convert_dtypes(convert_floating=False)
-        text = table.to_string(index=False, na_rep="", float_format="%.3f")
-        print(f"\n{title}\n{text}")
+    """Print the summary of an analysis, and where the whole is."""
+    print(result.outputs["summary"].read_text(encoding="utf-8"))
+    print(f"All of it, with figures: {result.out}")
 
 
 def arguments(description: str) -> argparse.Namespace:

@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import cohen_kappa_score
+from typer.testing import CliRunner
 
 from kneeoa_mm.analysis.agreement import agreement
-from kneeoa_mm.errors import InputError
+from kneeoa_mm.cli import app
+from kneeoa_mm.errors import InputError, TableError
 
 
 def _readings(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -35,8 +37,11 @@ def _document(folder):
 
 
 def test_kappas_are_those_of_scikit_learn_on_the_same_films(written, tmp_path):
+    """Oracle: scikit-learn's quadratic weighted kappa."""
     readings, table, predictions = written
-    agreement(tmp_path, tmp_path / "out", predictions=predictions, n_boot=200)
+    words = ["agreement", tmp_path, "--out", tmp_path / "out", "--predictions", predictions]
+    asked = CliRunner().invoke(app, [str(word) for word in [*words, "--n-boot", 200]])
+    assert asked.exit_code == 0
     found = _document(tmp_path / "out")["agreement"]
     graders = {
         "second_reader": ("kl_grade", readings["second_kl_grade"]),
@@ -81,10 +86,29 @@ def test_a_second_knee_that_repeats_the_first_adds_no_certainty(written, tmp_pat
     assert widths[1] == pytest.approx(widths[0], rel=1e-6)
 
 
+def test_films_of_one_person_give_no_interval(written, tmp_path):
+    readings, _, _ = written
+    readings.head(2).to_csv(tmp_path / "one.csv", index=False)
+    agreement(tmp_path / "one.csv", tmp_path / "out")
+    found = _document(tmp_path / "out")["agreement"]["second_reader"]["accuracy"]
+    assert (found["ci_low"], found["ci_high"]) == (None, None)
+    assert found["reason"]
+
+
 def test_what_cannot_be_read_is_named(written, write_predictions, tmp_path):
     _, table, _ = written
     with pytest.raises(InputError, match="no second readings"):
         agreement(tmp_path / "nowhere.csv", tmp_path / "out")
+    readings = pd.read_csv(tmp_path / "kl_second_readings.csv")
+    readings.loc[3, "second_kl_grade"] = 9
+    readings = pd.concat([readings, readings.iloc[[7]]], ignore_index=True)
+    readings.to_csv(tmp_path / "faulty.csv", index=False)
+    with pytest.raises(TableError) as raised:
+        agreement(tmp_path / "faulty.csv", tmp_path / "out")
+    assert raised.value.faults == [
+        "a grade that is not 0 to 4: row(s) 3",
+        f"the same film again: row(s) {len(readings) - 1}",
+    ]
     (tmp_path / "short.csv").write_text("knee_id,subject_id,kl_grade\na:1:0:L,1,2\n")
     with pytest.raises(InputError, match="without second_kl_grade"):
         agreement(tmp_path / "short.csv", tmp_path / "out")

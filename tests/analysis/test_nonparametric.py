@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lifelines import KaplanMeierFitter
+from lifelines import AalenJohansenFitter, KaplanMeierFitter
 from lifelines.utils import concordance_index
 
 from kneeoa_mm.analysis.nonparametric import cumulative_incidence, harrell_c
@@ -27,6 +27,7 @@ def _singly(months):
 
 
 def test_kaplan_meier_with_ties_by_hand():
+    """Oracle: the product limit and Greenwood's formula, worked out."""
     months = np.array([12.0, 12.0, 24.0, 24.0, 36.0, 48.0])
     event = np.array([1, 0, 1, 1, 0, 0])
     curve = cumulative_incidence(months, event, _singly(months))
@@ -45,6 +46,7 @@ def test_kaplan_meier_with_ties_by_hand():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_one_knee_a_person_gives_the_curve_and_greenwood_limits_of_lifelines(seed):
+    """Oracle: lifelines' Kaplan-Meier estimate."""
     months, event, _ = _visits(seed)
     curve = cumulative_incidence(months, event, _singly(months))
     fitted = KaplanMeierFitter().fit(months, event)
@@ -59,6 +61,7 @@ def test_one_knee_a_person_gives_the_curve_and_greenwood_limits_of_lifelines(see
 
 
 def test_competing_causes_in_one_tie_by_hand():
+    """Oracle: Aalen and Johansen's sums, worked out."""
     # 12 months: one of each cause among 5; 24: one of cause 1 and one censored; then censored
     months, status = np.array([12.0, 12, 24, 24, 36]), np.array([1, 2, 1, 0, 0])
     first = cumulative_incidence(months, status, _singly(months), cause=1)
@@ -97,6 +100,7 @@ def test_a_second_knee_that_repeats_the_first_adds_no_certainty(causes):
 
 
 def test_limits_with_competing_causes_agree_with_the_person_bootstrap():
+    """Oracle: a bootstrap that draws persons."""
     months, status, persons = _visits(3, n=400, causes=2)
     found = cumulative_incidence(months, status, persons).at(36)
     draws = bootstrap_rows(persons, n_boot=400, seed=0)
@@ -116,6 +120,60 @@ def test_times_beyond_follow_up_and_before_events_say_why_they_have_no_interval(
     assert [curve.at_risk_at(m) for m in (0, 24, 25, 48, 49)] == [3, 3, 2, 1, 0]
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_when_all_had_the_event_the_incidence_is_one_and_has_no_interval(seed):
+    """Sums of products round; a limit of 100 % would then be any number."""
+    generator = np.random.default_rng(seed)
+    months = generator.integers(1, 15, 12).astype(float)
+    curve = cumulative_incidence(months, np.ones(12, dtype=int), _singly(months))
+    assert curve.incidence[-1] == 1
+    assert curve.at(20).reason == "no interval at 100 %"
+
+
+def test_late_entry_gives_the_curve_and_limits_of_lifelines():
+    """Oracle: lifelines' product limit, which honours entries, on times without ties."""
+    generator = np.random.default_rng(0)
+    entry = generator.uniform(0, 5, 60)
+    months = entry + generator.exponential(40, 60)
+    # nobody may be the only one at risk: the product would end there
+    entry[:10] = 0
+    event = generator.integers(0, 2, 60)
+    curve = cumulative_incidence(months, event, _singly(months), entry_months=entry)
+    fitted = KaplanMeierFitter().fit(months, event, entry=entry)
+    free = fitted.survival_function_.loc[curve.months].to_numpy().ravel()
+    assert 1 - curve.incidence == pytest.approx(free)
+    inside = ~np.isnan(curve.ci_low)
+    limits = fitted.confidence_interval_.loc[curve.months].to_numpy()
+    # Greenwood's formula is the jackknife's only where all enter together
+    assert 1 - curve.ci_low[inside] == pytest.approx(limits[inside, 1], rel=0.01)
+
+
+def test_competing_causes_without_ties_are_those_of_lifelines():
+    """Oracle: lifelines' Aalen-Johansen estimate, which jitters only ties."""
+    generator = np.random.default_rng(1)
+    months, status = generator.exponential(40, 80), generator.integers(0, 3, 80)
+    curve = cumulative_incidence(months, status, _singly(months))
+    fitted = AalenJohansenFitter(calculate_variance=False).fit(months, status, event_of_interest=1)
+    expected = fitted.cumulative_density_.loc[curve.months].to_numpy().ravel()
+    assert curve.incidence == pytest.approx(expected)
+
+
+def test_concordance_with_late_entry_compares_knees_under_observation_together():
+    """Oracle: all pairs, one by one."""
+    months, event, persons = _visits(5, n=40)
+    entry = np.random.default_rng(0).integers(0, 3, 40) * 6.0
+    risk = np.random.default_rng(1).integers(0, 6, 40).astype(float)
+    agreed = pairs = 0.0
+    for i in np.flatnonzero(event):
+        for j in range(40):
+            later = months[j] > months[i] or (months[j] == months[i] and not event[j])
+            if later and entry[j] < months[i]:
+                pairs += 1
+                agreed += 0.5 if risk[i] == risk[j] else float(risk[i] > risk[j])
+    found = harrell_c(months, event, risk, persons, entry_months=entry)
+    assert found.value == pytest.approx(agreed / pairs)
+
+
 def test_a_group_without_events_has_an_empty_curve():
     months = np.array([12.0, 24.0])
     curve = cumulative_incidence(months, np.zeros(2, dtype=int), _singly(months))
@@ -125,6 +183,7 @@ def test_a_group_without_events_has_an_empty_curve():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_concordance_with_ties_in_time_and_risk_is_that_of_lifelines(seed):
+    """Oracle: lifelines' concordance index."""
     months, event, persons = _visits(seed)
     risk = np.random.default_rng(seed).integers(0, 8, len(months)) - months / 24
     risk = np.round(risk)
@@ -142,6 +201,7 @@ def test_turning_the_risk_round_turns_the_concordance_round(seed):
 
 
 def test_the_interval_of_the_concordance_agrees_with_the_person_bootstrap():
+    """Oracle: a bootstrap that draws persons."""
     months, event, persons = _visits(4, n=240)
     severity = np.repeat(np.random.default_rng(0).normal(size=120), 2)
     risk = severity - months / 30

@@ -24,6 +24,7 @@ def oracle():
 
 
 def test_all_are_those_of_scikit_survival_on_times_without_ties(oracle):
+    """Oracle: scikit-survival's output, committed beside its script."""
     months, event, score = oracle["months"], oracle["event"], oracle["score"]
     assert uno_c(months, 48.5)(event, score) == pytest.approx(oracle["uno_c_48"])
     for k, horizon in enumerate(oracle["horizons"]):
@@ -47,7 +48,7 @@ def _visits(seed: int, n: int = 120):
 
 @pytest.mark.parametrize("horizon", [24.0, 48.0])
 def test_without_censoring_before_the_horizon_they_are_the_plain_metrics(horizon):
-    """A knee whose last visit, free of the event, is the horizon is known to be free there."""
+    """Oracle: scikit-learn. A knee whose last visit is the horizon is known to be free there."""
     generator = np.random.default_rng(0)
     happens = np.ceil(generator.exponential(50, 200) / 12) * 12
     months, event = np.minimum(happens, 48.0), (happens <= 48).astype(np.int64)
@@ -61,6 +62,7 @@ def test_without_censoring_before_the_horizon_they_are_the_plain_metrics(horizon
 
 
 def test_tied_visits_follow_the_formula_written_out():
+    """Oracle: sums over all pairs, with each knee's chance of being followed."""
     months, event, risk, _ = _visits(1)
 
     def stays(time):

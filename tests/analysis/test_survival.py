@@ -8,32 +8,19 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.optimize import minimize
+from efron_likelihood import maximum
+from typer.testing import CliRunner
 
 from kneeoa_mm.analysis import survival
 from kneeoa_mm.analysis.covariates import design
+from kneeoa_mm.analysis.nonparametric import cumulative_incidence
 from kneeoa_mm.analysis.regression import fit_cox
 from kneeoa_mm.analysis.survival import survive
 from kneeoa_mm.analysis.time_to_event import TimeToEvent, groups_of
 from kneeoa_mm.analysis.turnbull import interval_incidence
+from kneeoa_mm.cli import app
 from kneeoa_mm.errors import ConfigError, InputError, OutputExistsError, TableError
 from kneeoa_mm.records import Outcome
-
-
-def _efron(columns, months, event):
-    """Maximise Efron's partial likelihood, written out (Efron 1977, JASA 72:557)."""
-
-    def minus_log_likelihood(beta):
-        score = columns @ beta
-        total = 0.0
-        for time in np.unique(months[event == 1]):
-            tied = (months == time) & (event == 1)
-            at_risk, of_tied = np.exp(score[months >= time]).sum(), np.exp(score[tied]).sum()
-            shares = np.arange(tied.sum()) / tied.sum()
-            total += score[tied].sum() - np.log(at_risk - shares * of_tied).sum()
-        return -total
-
-    return minimize(minus_log_likelihood, np.zeros(columns.shape[1]), tol=1e-10).x
 
 
 def _data(n_persons: int = 100, seed: int = 0, **columns) -> TimeToEvent:
@@ -52,13 +39,15 @@ def _ratios(model):
 
 
 def test_hazard_ratios_maximise_efrons_likelihood_with_ties():
+    """Oracle: Efron's likelihood written out."""
     data = _data()
     model = fit_cox(data, ["x", "z"])
-    expected = _efron(data.rows[["x", "z"]].to_numpy(), data.months, data.event)
+    expected = maximum(data.rows[["x", "z"]].to_numpy(), data.months, data.event)
     assert np.log([_ratios(model)["x"], _ratios(model)["z"]]) == pytest.approx(expected, abs=1e-4)
 
 
 def test_hazard_ratios_of_a_known_model_lie_in_their_intervals():
+    """Oracle: the hazards that the knees were drawn from."""
     model = fit_cox(_data(n_persons=400, seed=3), ["x", "z"])
     for line, truth in zip(model.terms, (0.7, 0.4), strict=True):
         # rounding to visits blurs the times a little, well inside the interval
@@ -105,6 +94,7 @@ def test_row_order_does_not_matter():
 
 
 def test_a_ratio_that_changes_with_time_is_noticed_and_a_constant_one_is_not():
+    """Oracle: Weibull hazards whose ratio is known to change, or not."""
     generator = np.random.default_rng(0)
     n = 1500
     x = generator.integers(0, 2, n).astype(float) + generator.normal(0, 0.01, n)
@@ -132,6 +122,7 @@ def test_a_ratio_that_changes_with_time_is_noticed_and_a_constant_one_is_not():
 
 
 def test_a_level_without_events_is_the_limit_of_the_model_without_its_knees():
+    """Oracle: Efron's likelihood of the other knees, written out."""
     data = _data(seed=5)
     generator = np.random.default_rng(1)
     levels = generator.choice(["a", "b", "c"], 200)
@@ -140,7 +131,7 @@ def test_a_level_without_events_is_the_limit_of_the_model_without_its_knees():
     model = fit_cox(TimeToEvent(*_replaced(data, rows)), ["x", "level"])
     keep = levels != "c"
     indicator = (levels == "b").astype(float)
-    expected = _efron(
+    expected = maximum(
         np.column_stack([rows["x"], indicator])[keep], data.months[keep], data.event[keep]
     )
     found = _ratios(model)
@@ -249,6 +240,65 @@ def test_death_competes_with_replacement(make_cohort, write_cohort, tmp_path):
 
 
 @pytest.mark.usefixtures("without_figures")
+def test_curves_by_predicted_risk_let_death_compete_and_calibration_does_not(
+    make_cohort, make_predictions, write_cohort, write_predictions, tmp_path
+):
+    """Oracle: each estimator on the third of the knees with the lowest risk."""
+    cohort = make_cohort()
+    risk = np.random.default_rng(0).random(len(cohort))
+    predictions = write_predictions(make_predictions(n_persons=120).assign(tkr_prob=risk))
+    survive(
+        write_cohort(cohort), tmp_path / "out", outcome="tkr", predictions=predictions, n_boot=10
+    )
+    document = json.loads((tmp_path / "out" / "survival.json").read_text())
+    third = cohort[risk <= np.quantile(risk, 1 / 3)]
+    event = third["tkr_event_observed"].to_numpy(int)
+    months = third["tkr_upper_months"].fillna(third["tkr_lower_months"]).to_numpy()
+    died = (event == 0) & third["death_months"].notna().to_numpy()
+    persons = third["subject_id"].to_numpy(str)
+    competing = cumulative_incidence(months, np.where(died, 2, event), persons)
+    alone = cumulative_incidence(months, event, persons)
+    found = document["curves"]["by_predicted_risk"]["lowest third"]
+    assert found["incidence"] == pytest.approx(competing.incidence)
+    (observed,) = [
+        row["observed"]
+        for row in document["prognosis"]["calibration"]
+        if row["group"] == "lowest third"
+    ]
+    assert observed["value"] == pytest.approx(alone.at(48).value)
+    assert observed["value"] > competing.at(48).value
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_models_are_judged_on_knees_of_grades_without_events_too(
+    make_cohort, write_cohort, tmp_path
+):
+    """To leave them out, as the Cox model must, would choose knees by what became of them."""
+    cohort = make_cohort()
+    healthy = (cohort["kl_grade"] == 0).to_numpy()
+    cohort.loc[healthy, ["tkr", "tkr_event_observed"]] = 0
+    cohort.loc[healthy, "tkr_lower_months"] = 96.0
+    cohort.loc[healthy, "tkr_upper_months"] = np.nan
+    survive(write_cohort(cohort), tmp_path / "out", outcome="tkr", n_boot=10)
+    document = json.loads((tmp_path / "out" / "survival.json").read_text())
+    assert document["cox"]["knees"] == len(cohort) - healthy.sum()
+    assert document["prognosis"]["knees"] == len(cohort)
+    assert document["prognosis"]["models"]["kl_grade"]["auroc"]["value"] > 0.6
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_the_command_asks_all_of_it(make_cohort, write_cohort, tmp_path):
+    words = ["survival", write_cohort(make_cohort()), "--out", tmp_path / "out", "--outcome", "tkr"]
+    words += ["--covariate", "sex", "--covariate", "age_years", "--time-scale", "age"]
+    words += ["--horizon-months", 72, "--n-boot", 10, "--seed", 3]
+    assert CliRunner().invoke(app, [str(word) for word in words]).exit_code == 0
+    asked = json.loads((tmp_path / "out" / "survival.json").read_text())["provenance"]
+    assert asked["covariates"] == ["sex", "age_years"]
+    assert (asked["time_scale"], asked["horizon_months"]) == ("age", 72)
+    assert (asked["n_boot"], asked["seed"]) == (10, 3)
+
+
+@pytest.mark.usefixtures("without_figures")
 def test_a_death_after_the_last_contact_does_not_compete(make_cohort, write_cohort, tmp_path):
     cohort = make_cohort()
     cohort["death_months"] = np.where(cohort["death_months"].notna(), 90.0, np.nan)
@@ -283,6 +333,7 @@ def test_knees_that_were_never_seen_again_are_left_out_and_counted(
         ("jsl_48m_lower_months", 99.0, "before jsl_48m_lower_months: row"),
         ("jsl_48m_upper_months", -12.0, "greater_than_or_equal_to"),
         ("jsl_48m_event_observed", 2, "must be 0 or 1"),
+        ("jsl_48m_event_observed", 0, "no event, yet jsl_48m_upper_months says when: row"),
     ],
 )
 def test_impossible_times_and_event_codes_are_refused_with_their_rows(

@@ -43,8 +43,9 @@ def test_the_oai_script_runs_on_a_release_of_ten(
     assert (tmp_path / "out" / "survival" / "tkr_by_site" / "survival.json").is_file()
     assert (tmp_path / "out" / "survival" / "tkr_by_age" / "survival.json").is_file()
     told = capsys.readouterr().out
-    assert "pain_progression: No knee has the event" in told
-    for title in ("Flow", "Table 1 by jsl_48m", "Incidence by KL grade", "Models"):
+    assert "No knee has an event at a known time: pain_progression\n" in told
+    assert "persons are too few to judge" in told or "no year with an event" in told
+    for title in ("Flow", "Table 1 by jsl_48m", "Incidence by KL grade", "Models", "Two readings"):
         assert f"\n{title}" in told
 
 
@@ -74,6 +75,14 @@ def test_the_most_script_runs_on_a_release_of_six(
     assert set(incidence["outcome"]) == {"kl_progression", "tkr"}
     # found at a visit: replacement lies between visits, too
     assert set(incidence["estimator"]) == {"turnbull"}
+    assert incidence.loc[incidence["incidence"].isna(), "reason"].notna().all()
+    horizons = {
+        outcome: json.loads(
+            (tmp_path / "out" / "survival" / outcome / "survival.json").read_text()
+        )["provenance"]["horizon_months"]
+        for outcome in ("kl_progression", "tkr")
+    }
+    assert horizons == {"kl_progression": 60, "tkr": 84}
 
 
 @pytest.mark.real_data
