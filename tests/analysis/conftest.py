@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from report_runs import make_runs
 
 from kneeoa_mm.records import KL_CLASSES, Outcome
 from kneeoa_mm.tables import COHORT, PREDICTIONS, write_table
@@ -103,6 +104,12 @@ def make_cohort() -> MakeTable:
         return cohort.assign(death_months=death)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory, make_cohort: MakeTable, make_predictions: MakeTable) -> Path:
+    """A folder with one run of each kind that a report shows, some with hostile texts."""
+    return make_runs(tmp_path_factory.mktemp("runs"), make_cohort, make_predictions)
 
 
 @pytest.fixture

@@ -1,27 +1,22 @@
-"""Sections of the report on where results come from: cohort, films, training, saliency."""
+"""The section on the cohort: flow, Table 1, outcomes, what was missing."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from kneeoa_mm.analysis.covariates import CATEGORIES, label_of, unit_of
-from kneeoa_mm.analysis.report_parts import (
-    NOTHING,
-    Section,
-    Table,
-    flat_provenance,
-    read_csv,
-    read_document,
-    show,
-)
+from kneeoa_mm.analysis.report.flow import boxes_of, flow_diagram
+from kneeoa_mm.analysis.report.parts import NOTHING, Section, Table, figure_picture
+from kneeoa_mm.analysis.report.runs import Run, flat_provenance, read_csv
+from kneeoa_mm.analysis.report.shown import counted, listed, plain
+from kneeoa_mm.analysis.report.words import definition_of, in_a_sentence
 from kneeoa_mm.analysis.results import OUTCOME_NAMES
-from kneeoa_mm.model_folder import CARD_FILE
 from kneeoa_mm.records import Outcome
-from kneeoa_mm.tables import COHORT, KNEES, read_provenance, read_table
+from kneeoa_mm.tables import COHORT, read_provenance, read_table
 
 _BASELINE = (
     "age_years",
@@ -34,32 +29,124 @@ _BASELINE = (
     "mjsw_medial_mm",
     "kl_grade",
 )
+_FLOW = "cohort"
+_FLOW_COLUMNS = {"flow", "kind", "step", "knees", "subjects"}
 _MAX_LEVELS = 8
-_MAX_ROWS = 60
-_MAX_OVERLAYS = 12
+_LEVEL = re.compile(r"^(?P<name>\w+) = (?P<level>.*), n \(%\)$")
+_MEAN = re.compile(r"^(?P<name>\w+), mean \(SD\)$")
+_MISSING = re.compile(r"^(?P<name>\w+) missing, n$")
 
 
-def cohort_section(folder: Path, source: str) -> Section:
+def cohort_section(run: Run) -> Section:
     """Who is in the cohort, and which outcomes they have."""
-    path = folder / "cohort.parquet"
+    path = run.path / "cohort.parquet"
     cohort = read_table(path, COHORT)
     persons = cohort["subject_id"].nunique()
+    config = run.config()
     section = Section(
         "cohort",
         "Cohort",
-        source,
-        summary=f"{len(cohort):,} knees of {persons:,} persons at baseline.",
-        tables=[_baseline_table(cohort), _outcome_table(cohort)],
+        run.name,
+        summary=f"{counted(len(cohort), 'knee')} of {counted(persons, 'person')} at baseline.",
         provenance=flat_provenance(read_provenance(path)),
     )
-    attrition = read_csv(folder / "attrition.csv")
-    if {"flow", "kind", "step", "knees", "subjects"} <= set(attrition.columns):
-        rows = attrition[attrition["flow"] == "cohort"]
-        steps = rows[["kind", "step", "knees", "subjects"]].astype(str)
-        cells = steps.replace({"step": "_"}, {"step": " "}, regex=True).to_numpy().tolist()
-        columns = ["", "Step", "Knees", "Persons"]
-        section.tables.insert(0, Table("Flow into the cohort.", columns, cells))
+    known = [o for o in Outcome if o in cohort and cohort[o].notna().any()]
+    judged = [o for o in run.judged_outcomes() if o in known]
+    outcome = next(iter([*judged, *known]), None)
+    _add_flow(section, read_csv(run.path / "attrition.csv"), outcome)
+    section.tables.append(_table_1(run, cohort, outcome))
+    section.tables.append(_outcome_table(cohort))
+    _add_sensitivity(section, run)
+    _tell(section, cohort, config, known)
+    _tell_outcomes(section, cohort, config, judged or known)
+    if not known:
+        section.notes.append(
+            "No knee has a value of any outcome, so nothing about progression can be computed; the "
+            "table of outcomes says why."
+        )
+    if persons < 2:
+        section.notes.append(
+            "All knees are of one person: no interval, test or spread can be computed."
+        )
     return section
+
+
+def _add_flow(section: Section, attrition: pd.DataFrame, outcome: Outcome | None) -> None:
+    if not set(attrition.columns) >= _FLOW_COLUMNS:
+        section.notes.append("The run has no attrition.csv, so there is no flow diagram.")
+        return
+    boxes = boxes_of(attrition, _FLOW, None if outcome is None else str(outcome))
+    if boxes:
+        what = "" if outcome is None else f", and knees whose {OUTCOME_NAMES[outcome]} is known"
+        caption = f"Flow into the cohort{what}."
+        section.pictures.append(
+            figure_picture(flow_diagram(boxes), caption, name="flow", wide=True, first=True)
+        )
+    shown = attrition[attrition["flow"].isin([_FLOW, str(outcome)])].to_dict("records")
+    rows = [
+        [
+            OUTCOME_NAMES.get(row["flow"], "Cohort"),
+            *(plain(row["kind"]), plain(row["step"]), row["knees"], row["subjects"]),
+        ]
+        for row in shown
+    ]
+    columns = ["Flow", "", "Step", "Knees", "Persons"]
+    section.tables.append(Table("Flow, step by step.", columns, rows))
+    removed = [
+        f"{plain(row['step'])} ({row['knees']})"
+        for row in shown
+        if row["flow"] == _FLOW and row["kind"] == "removed" and row["knees"] != "0"
+    ]
+    if removed:
+        text = f"Knees were left out for these reasons: {listed(removed)}"
+        section.tell("eligibility", text, "attrition.csv")
+        section.methods.append(f"{text}.")
+    section.tell("flow", f"Flow diagram; {section.summary}", "attrition.csv")
+
+
+def _table_1(run: Run, cohort: pd.DataFrame, outcome: Outcome | None) -> Table:
+    """As the cohort run made it, by outcome; without an outcome, of all knees."""
+    made = read_csv(run.path / "table_1" / f"{outcome}.csv")
+    if outcome is None or made.empty:
+        return _baseline_table(cohort)
+    heads = {"all": "All", "no": "Without", "yes": "With", "unknown": "Unknown"}
+    heads["difference"] = "Standardised difference"
+    names = [name for name in heads if name in made]
+    rows = [
+        [_row_name(str(row[made.columns[0]])), *(str(row[name]) or NOTHING for name in names)]
+        for row in made.to_dict("records")
+    ]
+    return Table(
+        f"Baseline characteristics of knees, by {in_a_sentence(OUTCOME_NAMES[outcome])} (a paper's "
+        "Table 1). Numbers are mean (SD); the standardised difference is with less without.",
+        ["", *(heads[name] for name in names)],
+        rows,
+    )
+
+
+def _row_name(name: str) -> str:
+    """A row of the cohort's Table 1 in words.
+
+    Example:
+        >>> _row_name("bmi_kg_m2, mean (SD)"), _row_name("knee_injury = 1, n (%)")
+        ('BMI (kg/m²), mean (SD)', 'Knee injury: yes, n (%)')
+        >>> _row_name("race missing, n"), _row_name("subjects")
+        ('Race: missing, n', 'Persons')
+    """
+    if match := _MEAN.match(name):
+        unit = unit_of(match["name"])
+        return f"{label_of(match['name'])}{f' ({unit})' if unit else ''}, mean (SD)"
+    if match := _LEVEL.match(name):
+        return f"{label_of(match['name'])}: {_level(match['name'], match['level'])}, n (%)"
+    if match := _MISSING.match(name):
+        return f"{label_of(match['name'])}: missing, n"
+    return {"knees": "Knees", "subjects": "Persons"}.get(name, name)
+
+
+def _level(name: str, level: object) -> str:
+    return (
+        {"0": "no", "1": "yes"}.get(str(level), str(level)) if name == "knee_injury" else str(level)
+    )
 
 
 def _baseline_table(cohort: pd.DataFrame) -> Table:
@@ -71,18 +158,19 @@ def _baseline_table(cohort: pd.DataFrame) -> Table:
         missing = f"{cohort[name].isna().sum():,}"
         is_number = pd.api.types.is_numeric_dtype(known) and name not in CATEGORIES
         if is_number and not set(known.unique()) <= {0, 1}:
-            text = f"{known.mean():.1f} ({known.std():.1f})"
-            rows.append([f"{label_of(name)} ({unit_of(name)}), mean (SD)", text, missing])
+            spread = f" ({known.std():.1f})" if len(known) > 1 else ""
+            rows.append([_row_name(f"{name}, mean (SD)"), f"{known.mean():.1f}{spread}", missing])
             continue
         counts = known.value_counts()
         # an order for grades; for the rest the commonest first
         counts = counts.sort_index() if is_number or name in CATEGORIES else counts
         for level, count in counts.head(_MAX_LEVELS).items():
             text = f"{count:,} ({count / len(known):.0%})"
-            word = {0: "no", 1: "yes"}[level] if name == "knee_injury" else level
-            rows.append([f"{label_of(name)}: {word}", text, missing])
+            rows.append([_row_name(f"{name} = {level}, n (%)"), text, missing])
             missing = ""
-    return Table("Baseline characteristics, by knee.", ["", "Value", "Missing"], rows)
+    return Table(
+        "Baseline characteristics, by knee (a paper's Table 1).", ["", "Value", "Missing"], rows
+    )
 
 
 def _outcome_table(cohort: pd.DataFrame) -> Table:
@@ -94,126 +182,91 @@ def _outcome_table(cohort: pd.DataFrame) -> Table:
         known, events = int(values.notna().sum()), int((values == 1).sum())
         reasons = cohort.loc[values.isna(), f"{outcome}_reason"].fillna("unknown").value_counts()
         share = f"{events:,} ({events / known:.1%})" if known else NOTHING
-        why = ", ".join(f"{str(reason).replace('_', ' ')}: {n:,}" for reason, n in reasons.items())
+        why = ", ".join(f"{plain(reason)}: {n:,}" for reason, n in reasons.items())
         rows.append([OUTCOME_NAMES[outcome], f"{known:,}", share, f"{len(values) - known:,}", why])
     columns = ["Outcome", "With a value", "Events", "Without", "Why not"]
     return Table("Outcomes, by knee.", columns, rows)
 
 
-def preprocess_section(folder: Path, source: str) -> Section:
-    """Which films became knees, and which did not."""
-    path = folder / "knees.parquet"
-    knees = read_table(path, KNEES)
-    rejects = read_csv(folder / "rejects.csv")
-    persons = knees["subject_id"].nunique()
-    section = Section(
-        "preprocess",
-        "Films to knees",
-        source,
-        summary=f"{len(knees):,} single-knee images of {persons:,} persons; "
-        f"{len(rejects):,} items were refused.",
-        provenance=flat_provenance(read_provenance(path)),
-    )
-    described = [
-        ("laterality", "Side"),
-        ("months", "Months since baseline"),
-        ("spacing_source", "Source of the pixel spacing"),
-        ("detector", "Joint detector"),
+def _add_sensitivity(section: Section, run: Run) -> None:
+    made = read_csv(run.path / "sensitivity.csv")
+    if not {"outcome", "variant", "knees", "events", "risk"} <= set(made.columns):
+        return
+    rows = [
+        [
+            OUTCOME_NAMES.get(row["outcome"], row["outcome"]),
+            *(row["variant"], row["knees"], row["events"], _share(row["risk"])),
+        ]
+        for row in made.to_dict("records")
     ]
-    rows = []
-    for name, label in described:
-        if name in knees:
-            counts = knees[name].astype("string").fillna("unknown").value_counts(sort=False)
-            rows += [[f"{label}: {value}", f"{n:,}"] for value, n in counts.items()][:_MAX_ROWS]
-    flags = (
-        knees["qc_flags"].str.split(";").explode() if "qc_flags" in knees else pd.Series(dtype=str)
+    caption = "Outcomes as defined and otherwise: how far their risk depends on the definition."
+    columns = ["Outcome", "Variant", "Knees", "Events", "Risk"]
+    section.tables.append(Table(caption, columns, rows))
+    section.tell("sensitivity", f"{caption} {len(rows)} variants.", "sensitivity.csv")
+
+
+def _share(text: str) -> str:
+    try:
+        return f"{float(text):.1%}"
+    except ValueError:
+        return NOTHING
+
+
+def _tell(
+    section: Section, cohort: pd.DataFrame, config: Mapping[str, Any], known: list[Outcome]
+) -> None:
+    spec = _spec(config)
+    name = str(spec.get("name", "not named"))
+    persons = cohort["subject_id"].nunique()
+    text = f"Cohort “{name}”: {section.summary}"
+    section.tell("source", text, "cohort.parquet")
+    section.methods.insert(0, f"The cohort {name} has {section.summary}")
+    events = [
+        f"{OUTCOME_NAMES[o]}: {int(cohort[o].sum()):,} of {int(cohort[o].notna().sum()):,} knees"
+        for o in known
+    ]
+    section.tell("events", "; ".join(events), "cohort.parquet")
+    section.tell("characteristics", "Table of baseline characteristics", "table_1/")
+    missing = [
+        f"{label_of(column)} {int(cohort[column].isna().sum()):,}"
+        for column in _BASELINE
+        if column in cohort and cohort[column].isna().any()
+    ]
+    missing_text = f"Knees without a value: {', '.join(missing)}" if missing else ""
+    section.tell("missing", missing_text or "No baseline factor is missing", "cohort.parquet")
+    if "site" in cohort and (sites := cohort["site"].nunique()):
+        section.tell("sites", f"{counted(sites, 'site')}, {persons:,} persons", "cohort.parquet")
+    if (ids := config.get("ids")) in {"kept", "hashed"}:
+        how = "kept as they came" if ids == "kept" else "replaced by keyed hashes"
+        section.tell("identifiers", f"Subject identifiers were {how}", "config.yaml")
+    section.tell(
+        "baseline",
+        "Factors are of baseline: the command refuses any that is measured later",
+        "cohort.parquet",
     )
-    rows += [[f"Flag: {flag}", f"{n:,}"] for flag, n in flags[flags != ""].value_counts().items()]
-    section.tables.append(Table("Knee images.", ["", "Knees"], rows))
-    if len(rejects) and {"stage", "code"} <= set(rejects.columns):
-        counts = rejects.groupby(["stage", "code"]).size().sort_values(ascending=False)
-        cells = [[code, stage, f"{n:,}"] for (stage, code), n in counts.items()]
-        columns = ["Reason", "Step", "Items"]
-        section.tables.append(Table("Refused items.", columns, cells[:_MAX_ROWS]))
-    sheet = folder / "qc" / "contact_sheet.png"
-    if sheet.is_file():
-        section.add_picture(sheet, "Contact sheet of the knee images.", wide=True)
-    return section
-
-
-def training_section(folder: Path, source: str) -> Section:
-    """Members of a training run, their curves and their validation figures."""
-    history = read_csv(folder / "history.csv")
-    cards = {
-        path.parent.name: read_document(path)
-        for path in sorted((folder / "members").glob(f"*/{CARD_FILE}"))
-    }
-    target = "progression" if any(c.get("kind") == "jsl" for c in cards.values()) else "KL grade"
-    section = Section(
-        "training",
-        f"Training: {target}",
-        source,
-        summary=f"{len(cards)} network{'' if len(cards) == 1 else 's'}, each at the epoch that "
-        "its validation part chose.",
-        tables=[_member_table(cards, history)],
-        provenance=_training_provenance(cards),
-    )
-    if (folder / "history.png").is_file():
-        caption = "Loss and validation metrics by epoch, one line a member."
-        section.add_picture(folder / "history.png", caption, wide=True)
-    return section
-
-
-def _member_table(cards: Mapping[str, Any], history: pd.DataFrame) -> Table:
-    metrics = list(dict.fromkeys(name for card in cards.values() for name in card["metrics"]))
-    epochs = history["member"].value_counts() if "member" in history else {}
-    rows = []
-    for name, card in cards.items():
-        fold = card.get("fold")
-        rows.append(
-            [
-                name,
-                str(card.get("weights_source", "none")),
-                NOTHING if fold is None else str(fold),
-                str(epochs.get(name, NOTHING)),
-                *(show(card["metrics"].get(metric)) for metric in metrics),
-            ]
+    if spec.get("sampled_on_outcome"):
+        section.tell("sampling", "Knees were chosen by their outcome", "config.yaml")
+        section.limits.append(
+            "Knees were chosen by their outcome: risks are those of the sampling."
         )
-    heads = [f"val {name.removeprefix('val_').replace('_', ' ')}" for name in metrics]
-    columns = ["Member", "Started from", "Fold left out", "Epochs", *heads]
-    return Table("Members, with the validation figures of the chosen epoch.", columns, rows)
+    else:
+        section.tell("sampling", "Knees were not chosen by their outcome", "config.yaml")
 
 
-def _training_provenance(cards: Mapping[str, Any]) -> dict[str, str]:
-    told = ("package_version", "config_digest", "licence", "intended_use")
-    values = {
-        name: ", ".join(sorted({str(c[name]) for c in cards.values() if c.get(name)}))
-        for name in told
-    }
-    hashes = {f"{name}.weights_sha256": str(c.get("weights_sha256")) for name, c in cards.items()}
-    return {name: text for name, text in values.items() if text} | hashes
+def _tell_outcomes(
+    section: Section, cohort: pd.DataFrame, config: Mapping[str, Any], outcomes: list[Outcome]
+) -> None:
+    spec = _spec(config).get("outcomes")
+    for outcome in outcomes:
+        definition = definition_of(outcome, spec if isinstance(spec, dict) else {})
+        known, events = int(cohort[outcome].notna().sum()), int(cohort[outcome].sum())
+        text = f"{OUTCOME_NAMES[outcome]} was defined as {definition}"
+        text += f"; it was known of {known:,} knees, of which {events:,} had it"
+        section.methods.append(f"{text}.")
+        told = section.facts.get("cohort.outcome")
+        section.tell("outcome", f"{told.text}; {text}" if told else text, "config.yaml")
 
 
-def saliency_section(folder: Path, source: str) -> Section:
-    """Overlays of what moved a model's output."""
-    maps = read_csv(folder / "saliency.csv")
-    section = Section("saliency", "Saliency", source)
-    section.limits.append(
-        "A saliency map shows what moved the network's output, not where disease is."
-    )
-    if not {"knee_id", "image"} <= set(maps.columns):
-        section.summary = "No maps."
-        return section
-    images = maps.drop_duplicates("image")
-    shown = images.head(_MAX_OVERLAYS)
-    section.summary = f"{len(images):,} knees, of which {len(shown)} are shown."
-    for _, row in shown.iterrows():
-        target = str(row.get("target", "")).replace("_", " ")
-        path = folder / row["image"]
-        # the table names the picture: never read one from outside the run
-        if path.resolve().is_relative_to(folder.resolve()):
-            section.add_picture(path, f"{row['knee_id']}: {target}", wide=True)
-    if "status" in maps and (odd := maps[maps["status"] != "ok"]["status"].value_counts()).any():
-        told = ", ".join(f"{n} {status}" for status, n in odd.items())
-        section.notes.append(f"Maps that are not ordinary: {told}.")
-    return section
+def _spec(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    spec = config.get("cohort")
+    return spec if isinstance(spec, dict) else {}

@@ -1,4 +1,4 @@
-"""Runs to one self-contained HTML page (``kneeoa-mm report``).
+"""Runs to one self-contained HTML page, and a folder of its tables and figures.
 
 The page holds its pictures, needs no network and runs no script. All text that comes from a run is
 escaped.
@@ -6,7 +6,7 @@ escaped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -15,19 +15,18 @@ import jinja2
 
 from kneeoa_mm import __version__
 from kneeoa_mm.analysis.evaluation import METRICS_FILE
-from kneeoa_mm.analysis.report_data import (
-    cohort_section,
-    preprocess_section,
-    saliency_section,
-    training_section,
-)
-from kneeoa_mm.analysis.report_parts import Section
-from kneeoa_mm.analysis.report_results import (
-    COMPARE_FILE,
-    comparison_section,
-    evaluation_section,
-    survival_section,
-)
+from kneeoa_mm.analysis.report.beside import folder_beside, write_beside
+from kneeoa_mm.analysis.report.checklists import Checklist, filled_checklists
+from kneeoa_mm.analysis.report.cohort import cohort_section
+from kneeoa_mm.analysis.report.comparison import COMPARE_FILE, comparison_section
+from kneeoa_mm.analysis.report.evaluation import evaluation_section
+from kneeoa_mm.analysis.report.films import films_section
+from kneeoa_mm.analysis.report.parts import NOTHING, Section, Table
+from kneeoa_mm.analysis.report.predictions import predictions_section
+from kneeoa_mm.analysis.report.runs import Run, find_runs
+from kneeoa_mm.analysis.report.saliency import saliency_section
+from kneeoa_mm.analysis.report.survival import survival_section
+from kneeoa_mm.analysis.report.training import training_section
 from kneeoa_mm.analysis.survival import SURVIVAL_FILE
 from kneeoa_mm.errors import InputError, OutputExistsError
 from kneeoa_mm.records import StageResult
@@ -35,8 +34,9 @@ from kneeoa_mm.run_folder import CONFIG_FILE, write_text
 
 TITLE = "Knee osteoarthritis analysis"
 REPORT_FILE = "report.html"
-_TEMPLATE = "report.html.j2"
-_MAX_DEPTH = 3
+_TEMPLATE = "page.html.j2"
+_PREDICT = "predict"
+_SHOWN_OF_HASH = 12
 _GENERAL_LIMITS = (
     "For research only. This is not a medical device, and nothing here may guide the care of a "
     "patient.",
@@ -50,23 +50,26 @@ class Kind(NamedTuple):
 
     Attributes:
         command: The command that makes it.
-        files: A folder that has all of these is one.
-        read: Makes its section from the folder and its name.
+        head: The heading of its part of the methods.
+        files: A folder that has all of these is one; none for a table of predictions.
+        read: Makes its section.
     """
 
     command: str
+    head: str
     files: tuple[str, ...]
-    read: Callable[[Path, str], Section]
+    read: Callable[[Run], Section]
 
 
 KINDS = (
-    Kind("cohort", ("cohort.parquet",), cohort_section),
-    Kind("preprocess", ("knees.parquet", "rejects.csv"), preprocess_section),
-    Kind("pretrain-kl or train-jsl", ("history.csv", "members"), training_section),
-    Kind("compare", (COMPARE_FILE,), comparison_section),
-    Kind("evaluate", (METRICS_FILE,), evaluation_section),
-    Kind("survival", (SURVIVAL_FILE,), survival_section),
-    Kind("explain", ("saliency.csv",), saliency_section),
+    Kind("cohort", "Participants", ("cohort.parquet",), cohort_section),
+    Kind("preprocess", "Images", ("knees.parquet", "rejects.csv"), films_section),
+    Kind("pretrain-kl or train-jsl", "Models", ("history.csv", "members"), training_section),
+    Kind(_PREDICT, "Predictions", (), predictions_section),
+    Kind("compare", "Comparison", (COMPARE_FILE,), comparison_section),
+    Kind("evaluate", "Evaluation", (METRICS_FILE,), evaluation_section),
+    Kind("survival", "Times to events", (SURVIVAL_FILE,), survival_section),
+    Kind("explain", "Explanation", ("saliency.csv",), saliency_section),
 )
 """In the order of the report."""
 
@@ -74,36 +77,54 @@ KINDS = (
 def report(
     runs: Sequence[Path], out: Path, *, title: str = TITLE, overwrite: bool = False
 ) -> StageResult:
-    """Gather runs into one page.
+    """Gather runs into one page, and its tables and figures into a folder beside it.
 
     Args:
-        runs: Folders of runs, or folders that hold them, at most three levels down.
-        out: The page, or a folder for ``report.html``.
+        runs: Folders of runs, or folders that hold them, at most three levels down, or tables that
+            ``predict`` wrote.
+        out: The page, or a folder for ``report.html``. ``report_files/`` goes beside it.
         title: Its heading.
-        overwrite: Replace ``out``.
+        overwrite: Replace ``out`` and the folder of an earlier report.
 
     Raises:
-        InputError: A folder is absent or holds no run, or a run's files are damaged.
-        OutputExistsError: ``out`` exists.
+        InputError: A path is absent or holds no run, or a run's files are damaged.
+        OutputExistsError: ``out`` exists, or something else is in the way of its folder.
     """
     page = out / REPORT_FILE if out.is_dir() or not out.suffix else out
-    found = [each for run in runs for each in _runs_in(run)]
+    found = find_runs(runs, {kind.command: kind.files for kind in KINDS}, predictions=_PREDICT)
     if page.exists() and not overwrite:
         raise OutputExistsError("The report exists.", where=page, fix="add --overwrite")
-    sections = [
-        section
-        for kind in KINDS
-        for section in sorted(
-            (_read(kind, folder, name) for folder, name in _folders(found, kind)),
-            key=lambda section: section.title,
-        )
-    ]
-    absent = [kind.command for kind in KINDS if kind not in {k for k, _, _ in found}]
-    write_text(page, render(sections, title=title, absent=absent))
+    made = [(kind, _read(kind, run)) for kind in KINDS for run in found[kind.command]]
+    sections = [section for _, section in made]
+    absent = [kind.command for kind in KINDS if not found[kind.command]]
+    limits = _limits(sections)
+    checklists = filled_checklists(sections, limits)
+    methods = _methods(made)
+    overview = _overview(made)
+    first = Section("report", "What was run", "", tables=[overview])
+    files = write_beside(
+        folder_beside(page),
+        [first, *sections],
+        checklists,
+        methods,
+        title=title,
+        overwrite=overwrite,
+    )
+    # last, so that a page that is there has its folder
+    text = render(
+        [first, *sections],
+        title=title,
+        absent=absent,
+        limits=limits,
+        methods=methods,
+        checklists=checklists,
+        folder=folder_beside(page).name,
+    )
+    write_text(page, text)
     return StageResult(
         command="report",
         out=page,
-        outputs={"report": page},
+        outputs={"report": page, **files},
         counts={"sections": len(sections)},
         figures={
             tile.label: f"{tile.value} ({tile.detail})" for s in sections for tile in s.headline
@@ -112,56 +133,77 @@ def report(
     )
 
 
-def _folders(found: Sequence[tuple[Kind, Path, str]], kind: Kind) -> list[tuple[Path, str]]:
-    """Folders of one kind with their names; a run that was given twice counts once."""
-    return list({folder: (folder, name) for k, folder, name in found if k is kind}.values())
-
-
-def _runs_in(run: Path) -> list[tuple[Kind, Path, str]]:
-    if not run.is_dir():
-        raise InputError(
-            "There is no such run.",
-            expected="a folder that a kneeoa-mm command wrote",
-            found="a file" if run.exists() else "nothing",
-            where=run,
-        )
-    found = list(_walk(run, run.resolve().name, depth=0))
-    if not found:
-        raise InputError(
-            "The folder holds nothing that a report can show.",
-            expected="; ".join(f"{' and '.join(k.files)} of {k.command}" for k in KINDS),
-            where=run,
-        )
-    return found
-
-
-def _walk(folder: Path, name: str, *, depth: int) -> Iterator[tuple[Kind, Path, str]]:
-    own = [k for k in KINDS if all((folder / file).exists() for file in k.files)]
-    yield from ((kind, folder.resolve(), name) for kind in own)
-    if own or depth == _MAX_DEPTH:
-        return
-    for child in sorted(folder.iterdir()):
-        if child.is_dir() and not child.is_symlink() and not child.name.startswith("."):
-            yield from _walk(child, f"{name}/{child.name}", depth=depth + 1)
-
-
-def _read(kind: Kind, folder: Path, name: str) -> Section:
+def _read(kind: Kind, run: Run) -> Section:
     try:
-        section = kind.read(folder, name)
+        section = kind.read(run)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f"The files of this {kind.command} run are damaged, or another version wrote them.",
             found=f"{type(error).__name__}: {error}",
-            where=folder,
+            where=run.path,
             fix=f"run {kind.command} again",
         ) from error
-    config = folder / CONFIG_FILE
+    config = run.path / CONFIG_FILE
     if config.is_file():
-        section.config = config.read_text(encoding="utf-8").strip()
+        section.config = config.read_text(encoding="utf-8", errors="replace").strip()
+        if "seed" in (settings := run.config()):
+            section.provenance.setdefault("seed", str(settings["seed"]))
     return section
 
 
-def render(sections: Sequence[Section], *, title: str, absent: Sequence[str]) -> str:
+def _limits(sections: Sequence[Section]) -> list[str]:
+    own = (limit for section in sections for limit in section.limits)
+    return list(dict.fromkeys([*_GENERAL_LIMITS, *own]))
+
+
+def _methods(made: Sequence[tuple[Kind, Section]]) -> dict[str, str]:
+    """Heading to paragraph; a sentence that several runs say stands once."""
+    sentences: dict[str, dict[str, None]] = {}
+    for kind, section in made:
+        if section.methods:
+            sentences.setdefault(kind.head, {}).update(dict.fromkeys(section.methods))
+    return {head: " ".join(texts) for head, texts in sentences.items()} | {
+        "Software": f"All was done with kneeoa-mm {__version__}."
+    }
+
+
+def _overview(made: Sequence[tuple[Kind, Section]]) -> Table:
+    rows = []
+    for kind, section in made:
+        told = section.provenance
+        hashes = [
+            f"{name.removesuffix('.sha256').removesuffix('_sha256')} {value[:_SHOWN_OF_HASH]}"
+            for name, value in told.items()
+            if name.endswith("sha256")
+        ]
+        versions = (told[name] for name in told if name.endswith("package_version"))
+        rows.append(
+            [
+                section.source,
+                kind.command,
+                next(versions, NOTHING),
+                told.get("config_digest") or told.get("config") or NOTHING,
+                told.get("seed", NOTHING),
+                ", ".join(hashes) or NOTHING,
+            ]
+        )
+    caption = (
+        "Runs in this report, with the start of each SHA-256; full ones stand under Provenance."
+    )
+    columns = ["Run", "Command", "Version", "Settings", "Seed", "Data and results"]
+    return Table(caption, columns, rows)
+
+
+def render(
+    sections: Sequence[Section],
+    *,
+    title: str,
+    absent: Sequence[str],
+    limits: Sequence[str],
+    methods: Mapping[str, str],
+    checklists: Sequence[Checklist],
+    folder: str,
+) -> str:
     """The page as HTML, with every text escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -170,13 +212,19 @@ def render(sections: Sequence[Section], *, title: str, absent: Sequence[str]) ->
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    limits = [*_GENERAL_LIMITS, *(limit for section in sections for limit in section.limits)]
-    return environment.get_template(_TEMPLATE).render(
-        title=title,
-        sections=sections,
-        headline=[tile for section in sections for tile in section.headline],
-        limits=list(dict.fromkeys(limits)),
-        absent=absent,
-        made=datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
-        version=__version__,
-    )
+    values: Mapping[str, object] = {
+        "title": title,
+        "sections": sections,
+        "headline": [tile for section in sections for tile in section.headline],
+        "limits": limits,
+        "methods": methods,
+        "checklists": checklists,
+        "absent": absent,
+        "folder": folder,
+        "nothing": NOTHING,
+        "made": datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
+        "version": __version__,
+        # the package's own, not a run's
+        "style": (Path(__file__).parent / "page.css").read_text(encoding="utf-8"),
+    }
+    return environment.get_template(_TEMPLATE).render(**values)

@@ -1,23 +1,19 @@
-"""What a report is made of: sections with tiles, tables and pictures that stand in the page."""
+"""What a report is made of: sections with tiles, tables, pictures and facts for the checklists."""
 
 from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
 
-from kneeoa_mm.analysis.figure_style import svg_bytes
-from kneeoa_mm.errors import InputError
-from kneeoa_mm.records import Estimate
+from kneeoa_mm.analysis.figure_style import rendered
 
 NOTHING = "\N{EN DASH}"
 """What a table says where there is no value."""
@@ -25,6 +21,7 @@ NOTHING = "\N{EN DASH}"
 _MAX_WIDTH_PX = 1600
 _MAX_PICTURE_BYTES = 400_000
 _MAX_SVG_BYTES = 1_000_000
+_TYPES = {"svg": "svg+xml", "jpg": "jpeg"}
 
 
 class Tile(NamedTuple):
@@ -52,29 +49,58 @@ class Table:
         columns: Heads.
         rows: Cells.
         bars: A little plot a row; empty where the table has none.
+        footnote: What marks in the cells mean.
     """
 
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     bars: Sequence[Bar | None] = ()
+    footnote: str = ""
 
     def is_text(self, column: int) -> bool:
         """Whether a column holds words, which stand at the left, and not numbers."""
         cells = [row[column] for row in self.rows if column < len(row)]
         return column == 0 or sum(_is_wordy(cell) for cell in cells) * 2 > len(cells)
 
+    def is_prose(self) -> bool:
+        """Whether cells are sentences, which need the width of a page more than columns."""
+        return any(len(cell) > _PROSE for row in self.rows for cell in row[1:])
+
+
+_PROSE = 90
+
 
 def _is_wordy(cell: str) -> bool:
     return sum(character.isalpha() for character in cell) * 2 > len(cell)
 
 
-class Picture(NamedTuple):
-    """A picture inside the page."""
+@dataclass(frozen=True)
+class Picture:
+    """A picture inside the page.
+
+    Attributes:
+        uri: The picture itself.
+        caption: What it shows.
+        wide: Whether it takes the whole width.
+        name: Of its file.
+        first: Whether it stands before the tables of its section.
+        files: Suffix to content, as it is written beside the page.
+    """
 
     uri: str
     caption: str
     wide: bool = False
+    name: str = "figure"
+    first: bool = False
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class Fact(NamedTuple):
+    """What a run knows about an item of a checklist, and the file of the run that says it."""
+
+    text: str
+    file: str
 
 
 @dataclass
@@ -91,6 +117,9 @@ class Section:
         pictures: In order.
         notes: What was left out, and what to be careful about.
         limits: What the method cannot tell.
+        methods: Sentences for the methods of a paper.
+        facts: Name, such as ``cohort.flow``, to what the checklists say.
+        card: The model card of a training run.
         provenance: Name to value.
         config: The resolved configuration.
     """
@@ -104,43 +133,69 @@ class Section:
     pictures: list[Picture] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     limits: list[str] = field(default_factory=list)
+    methods: list[str] = field(default_factory=list)
+    facts: dict[str, Fact] = field(default_factory=dict)
+    card: Table | None = None
     provenance: dict[str, str] = field(default_factory=dict)
     config: str = ""
+
+    def tell(self, name: str, text: str, file: str) -> None:
+        """Note a fact for the checklists; an empty text is none."""
+        if text:
+            self.facts[f"{self.kind}.{name}"] = Fact(text, file)
 
     def add_picture(self, path: Path, caption: str, *, wide: bool = False) -> None:
         """Put a picture of the run into the page, or note that it cannot be read."""
         try:
-            self.pictures.append(Picture(picture_uri(path), caption, wide))
+            uri = _uri(path.read_bytes(), path.suffix)
+            self.pictures.append(Picture(uri, caption, wide, path.stem, files=_file(path)))
         except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
             self.notes.append(f"The picture {path.name} cannot be read.")
 
     def add_figure(self, folder: Path, name: str, caption: str, *, wide: bool = False) -> None:
         """Put ``folder/name`` into the page, as SVG if it is there and small, otherwise as PNG."""
         vector, raster = folder / f"{name}.svg", folder / f"{name}.png"
-        if vector.is_file() and vector.stat().st_size <= _MAX_SVG_BYTES:
-            self.add_picture(vector, caption, wide=wide)
-        elif raster.is_file():
-            self.add_picture(raster, caption, wide=wide)
+        is_small = vector.is_file() and vector.stat().st_size <= _MAX_SVG_BYTES
+        if not is_small and not raster.is_file():
+            return
+        before = len(self.pictures)
+        self.add_picture(vector if is_small else raster, caption, wide=wide)
+        if len(self.pictures) > before:
+            files = _file(vector) | _file(raster)
+            self.pictures[-1] = replace(self.pictures[-1], files=files)
 
 
-def picture_uri(path: Path) -> str:
+def _file(path: Path) -> dict[str, bytes]:
+    return {path.suffix[1:]: path.read_bytes()} if path.is_file() else {}
+
+
+def figure_picture(
+    figure: Figure, caption: str, *, name: str, wide: bool = False, first: bool = False
+) -> Picture:
+    """A figure made for the report."""
+    files = rendered(figure)
+    return Picture(_as_uri("svg", files["svg"]), caption, wide, name, first, files)
+
+
+def _uri(content: bytes, suffix: str) -> str:
     """A picture as a data URI; large ones are shrunk to 1600 px and become JPEG.
 
     Raises:
-        OSError: The file is no picture, or cannot be read.
+        OSError: It is no picture.
     """
-    content = path.read_bytes()
-    if path.suffix == ".svg":
-        return _uri("svg+xml", content)
+    if suffix == ".svg":
+        if b"<svg" not in content:
+            raise ValueError("no SVG")
+        return _as_uri("svg", content)
     with Image.open(io.BytesIO(content), formats=["PNG", "JPEG"]) as picture:
         picture.load()
         if picture.width <= _MAX_WIDTH_PX and len(content) <= _MAX_PICTURE_BYTES:
-            return _uri((picture.format or "png").lower(), content)
+            return _as_uri((picture.format or "png").lower(), content)
         shrunk = _eight_bits(picture)
     shrunk.thumbnail((_MAX_WIDTH_PX, 4 * _MAX_WIDTH_PX))
     stream = io.BytesIO()
     shrunk.save(stream, "JPEG", quality=85, optimize=True)
-    return _uri("jpeg", stream.getvalue())
+    return _as_uri("jpeg", stream.getvalue())
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
@@ -150,95 +205,6 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
     return picture.convert("L" if picture.mode in {"1", "L", "LA"} else "RGB")
 
 
-def figure_picture(figure: Figure, caption: str, *, wide: bool = False) -> Picture:
-    """A figure made for the report."""
-    return Picture(_uri("svg+xml", svg_bytes(figure)), caption, wide)
-
-
-def _uri(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
-
-
-def show(value: float | None, digits: int = 3) -> str:
-    """A number with fixed digits, or a dash.
-
-    Example:
-        >>> show(0.5), show(None), show(-0.0001)
-        ('0.500', '–', '0.000')
-    """
-    if value is None:
-        return NOTHING
-    text = f"{value:.{digits}f}"
-    return text.removeprefix("-") if float(text) == 0 else text
-
-
-def show_interval(estimate: Estimate, digits: int = 3) -> str:
-    """The interval, or a dash.
-
-    Example:
-        >>> show_interval(Estimate(0.7, 0.61, 0.79, 100), digits=2)
-        '0.61 to 0.79'
-    """
-    if estimate.ci_low is None or estimate.ci_high is None:
-        return NOTHING
-    return f"{show(estimate.ci_low, digits)} to {show(estimate.ci_high, digits)}"
-
-
-def tile_of(label: str, estimate: Estimate, digits: int = 2) -> Tile:
-    """A tile of an estimate; without a value it says why."""
-    if estimate.value is None:
-        return Tile(label, NOTHING, estimate.reason or "")
-    interval = show_interval(estimate, digits)
-    return Tile(
-        label,
-        show(estimate.value, digits),
-        f"95 % CI {interval}" if estimate.ci_low is not None else estimate.reason or "",
-    )
-
-
-def bar_of(estimate: Estimate) -> Bar | None:
-    """The little plot of an estimate between 0 and 1."""
-    if estimate.value is None or estimate.ci_low is None or estimate.ci_high is None:
-        return None
-    within = 0 <= estimate.ci_low <= estimate.ci_high <= 1
-    return Bar(estimate.ci_low, estimate.value, estimate.ci_high) if within else None
-
-
-def read_document(path: Path) -> dict[str, Any]:
-    """A run's JSON document.
-
-    Raises:
-        InputError: The file is damaged.
-    """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError("A result is damaged.", found=str(error), where=path) from error
-    if not isinstance(document, dict):
-        raise InputError("A result is damaged.", expected="a JSON object", where=path)
-    return document
-
-
-def read_csv(path: Path) -> pd.DataFrame:
-    """A run's CSV as texts; an absent file, or one without rows, gives an empty table.
-
-    Raises:
-        InputError: The file is no CSV.
-    """
-    if not path.is_file() or not path.read_bytes().strip():
-        return pd.DataFrame()
-    try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (ValueError, OSError) as error:
-        raise InputError("A table is damaged.", found=str(error), where=path) from error
-
-
-def flat_provenance(document: Mapping[str, Any]) -> dict[str, str]:
-    """Provenance as names and texts, nested ones joined by a dot."""
-    flat: dict[str, str] = {}
-    for name, value in document.items():
-        if isinstance(value, dict):
-            flat |= {f"{name}.{key}": text for key, text in flat_provenance(value).items()}
-        elif value not in ("", None):
-            flat[name] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return flat
+def _as_uri(kind: str, content: bytes) -> str:
+    media = _TYPES.get(kind, kind)
+    return f"data:image/{media};base64,{base64.b64encode(content).decode('ascii')}"

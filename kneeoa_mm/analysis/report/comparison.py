@@ -1,0 +1,175 @@
+"""The section on a comparison: image, clinical factors and both, beside simple models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kneeoa_mm.analysis import figures
+from kneeoa_mm.analysis.evaluation import FIGURES_FOLDER
+from kneeoa_mm.analysis.report.parts import Section, Table, figure_picture
+from kneeoa_mm.analysis.report.plan import add_plan
+from kneeoa_mm.analysis.report.runs import Run, flat_provenance, read_document
+from kneeoa_mm.analysis.report.shown import (
+    bar_of,
+    counted,
+    p_value,
+    show,
+    show_interval,
+    tile_of,
+    with_interval,
+)
+from kneeoa_mm.analysis.report.words import (
+    METRIC_NAMES,
+    in_a_sentence,
+    metric_name,
+    model_name,
+    title_of,
+)
+from kneeoa_mm.analysis.results import from_json, sha256_of
+from kneeoa_mm.records import Estimate
+
+COMPARE_FILE = "compare.json"
+_BEST_POSSIBLE = {"image": "image", "clinical": "clinical", "fused": "both"}
+_MAIN = ("auroc", "auprc", "brier")
+_FURTHER = (
+    "auroc_kl_1_to_3",
+    "auroc_within_kl_1_to_3",
+    "scaled_brier",
+    "calibration_in_the_large",
+    "calibration_slope",
+)
+
+
+def comparison_section(run: Run) -> Section:
+    """Image, clinical factors and both, beside the best possible where it is known."""
+    path = run.path / COMPARE_FILE
+    document = read_document(path)
+    title = title_of(document["outcome"])
+    section = Section(
+        "comparison",
+        f"Does fusion help? {title}",
+        run.name,
+        summary=f"The same {counted(document['n'], 'knee')}, of which {document['events']:,} "
+        "have the event, for every model.",
+        notes=[str(note) for key in ("verdict", "notes") for note in document.get(key, [])],
+        provenance=flat_provenance(document.get("provenance", {})),
+    )
+    section.provenance[f"{COMPARE_FILE}.sha256"] = sha256_of(path)
+    models = {
+        name: {metric: from_json(e) for metric, e in metrics.items()}
+        for name, metrics in document["models"].items()
+    }
+    aurocs = {name: e["auroc"] for name, e in models.items() if "auroc" in e}
+    best = _best_possible(document.get("best_possible"))
+    for name in ("image", "clinical", "fused"):
+        if name in aurocs:
+            tile = tile_of(f"{model_name(name)}: AUROC", aurocs[name])
+            known = f"; best possible {best[name]:.2f}" if name in best else ""
+            section.headline.append(tile._replace(detail=tile.detail + known))
+    section.tables.append(_model_table(title, models, best))
+    further = [name for name in _FURTHER if any(name in metrics for metrics in models.values())]
+    if further:
+        section.tables.append(_further_table(title, models, further))
+    if differences := document.get("differences"):
+        section.tables.append(_difference_table(differences))
+    if inputs := document.get("inputs"):
+        rows = [[model_name(name), str(text)] for name, text in inputs.items()]
+        section.tables.append(Table("What each model is told.", ["Model", "Inputs"], rows))
+    _add_figures(section, run, title, aurocs, best)
+    add_plan(section, document, COMPARE_FILE)
+    _tell(section, document, list(models))
+    return section
+
+
+def _add_figures(
+    section: Section,
+    run: Run,
+    title: str,
+    aurocs: Mapping[str, Estimate],
+    best: Mapping[str, float],
+) -> None:
+    if any(estimate.value is not None for estimate in aurocs.values()):
+        figure = figures.comparison(
+            {model_name(name): estimate for name, estimate in aurocs.items()},
+            {model_name(name): value for name, value in best.items()},
+            title=title,
+            xlabel="AUROC (95 % CI)",
+        )
+        caption = f"{title}: area under the ROC curve of each model"
+        caption += ", beside the best that its inputs allow." if best else "."
+        section.pictures.append(figure_picture(figure, caption, name="auroc", wide=True))
+    else:
+        section.notes.append("No AUROC could be computed, so there is no figure of them.")
+    caption = f"{title}: ROC curves averaged over folds, and decision curves."
+    section.add_figure(run.path / FIGURES_FOLDER, "comparison", caption, wide=True)
+
+
+def _best_possible(document: Any) -> dict[str, float]:
+    """Model to best possible AUROC; empty where the truth is not known."""
+    if not isinstance(document, dict):
+        return {}
+    found = {model: document.get(inputs) for model, inputs in _BEST_POSSIBLE.items()}
+    return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
+
+
+def _model_table(
+    title: str, models: Mapping[str, Mapping[str, Estimate]], best: Mapping[str, float]
+) -> Table:
+    nothing = Estimate(None)
+    rows = [
+        [
+            model_name(name),
+            *(with_interval(estimates.get(metric, nothing), 2) for metric in _MAIN),
+            *([show(best.get(name), 2)] if best else []),
+        ]
+        for name, estimates in models.items()
+    ]
+    columns = ["Model", *(METRIC_NAMES[metric] for metric in _MAIN)]
+    return Table(
+        f"{title}: models compared, with 95 % intervals.",
+        [*columns, "Best possible AUROC"] if best else columns,
+        rows,
+        [bar_of(estimates.get("auroc", nothing)) for estimates in models.values()],
+    )
+
+
+def _further_table(
+    title: str, models: Mapping[str, Mapping[str, Estimate]], metrics: Sequence[str]
+) -> Table:
+    rows = [
+        [model_name(name), *(with_interval(e.get(m, Estimate(None)), 2) for m in metrics)]
+        for name, e in models.items()
+    ]
+    columns = ["Model", *(METRIC_NAMES[metric] for metric in metrics)]
+    return Table(f"{title}: within grades, and calibration, with 95 % intervals.", columns, rows)
+
+
+def _difference_table(differences: Mapping[str, Any]) -> Table:
+    rows = []
+    for pair, metrics in differences.items():
+        first, _, second = pair.partition("-")
+        name = f"{model_name(first)} minus {in_a_sentence(model_name(second))}"
+        for metric, document in metrics.items():
+            estimate = from_json(document)
+            shown = with_interval(estimate) if estimate.value is None else show(estimate.value)
+            cells = [shown, show_interval(estimate), p_value(document.get("p_value"))]
+            rows.append([name, metric_name(metric), *cells])
+    caption = (
+        "Differences on the same draws of persons; an interval without 0 tells two apart. "
+        "P by DeLong's test with persons as clusters."
+    )
+    return Table(caption, ["Difference", "Metric", "Value", "95 % CI", "P"], rows)
+
+
+def _tell(section: Section, document: Mapping[str, Any], names: list[str]) -> None:
+    shown = [in_a_sentence(model_name(name)) for name in names]
+    section.tell("models", f"Models compared: {', '.join(shown)}", COMPARE_FILE)
+    verdict = [str(text) for text in document.get("verdict", [])]
+    section.tell("differences", verdict[0] if verdict else "Table of differences", COMPARE_FILE)
+    section.tell("sample", section.summary, COMPARE_FILE)
+    size = f"{counted(document['n'], 'knee')} ({counted(document['events'], 'event')})"
+    section.methods.append(
+        f"These models were compared on the same {size}: {'; '.join(shown)}. Differences of AUROC "
+        "were tested by DeLong's test with persons as clusters."
+    )

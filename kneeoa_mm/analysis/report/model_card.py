@@ -1,0 +1,119 @@
+"""A model card (Mitchell et al. 2019, doi 10.1145/3287560.3287596) from what a run knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kneeoa_mm.analysis.covariates import label_of
+from kneeoa_mm.analysis.report.parts import Table
+from kneeoa_mm.analysis.report.shown import counted, plain, setting, show
+
+AUTHOR = "For the author: "
+"""Starts what a run cannot know."""
+
+
+def card_table(
+    name: str, cards: Mapping[str, Any], config: Mapping[str, Any], ensemble: Mapping[str, Any]
+) -> Table | None:
+    """One row a heading of the card.
+
+    Args:
+        name: The run.
+        cards: ``model.json`` of each member.
+        config: Settings of the training.
+        ensemble: ``ensemble.json``.
+
+    Returns:
+        None where there is no member.
+    """
+    if not cards:
+        return None
+    card = next(iter(cards.values()))
+    seen = [c.get("seen_subjects") or {} for c in cards.values()]
+    learnt = {person for s in seen for person in s.get("training", ())}
+    per_member = sorted({len(s.get("training", ())) for s in seen})
+    kind = "progression" if card.get("kind") == "jsl" else "KL grade"
+    factors = factors_of(card)
+    network = card.get("architecture") or {}
+    rows = [
+        ["Model", f"{name}: {kind}, {counted(len(cards), 'member')}"],
+        ["Version", f"kneeoa-mm {card.get('package_version', '?')}, settings {_digests(cards)}"],
+        ["Licence", ", ".join(sorted({str(c.get("licence", "?")) for c in cards.values()}))],
+        ["Intended use", str(card.get("intended_use", ""))],
+        ["Intended users", f"{AUTHOR}who is to use it, and after which training."],
+        [
+            "Out of scope",
+            "Care of patients; other joints and views than those it learnt from; knees with a "
+            "prosthesis.",
+        ],
+        [
+            "Inputs",
+            "Image of one knee" + (f"; {', '.join(factors)}" if factors else ""),
+        ],
+        ["Outputs", ", ".join(map(str, card.get("outputs", ())))],
+        ["Architecture", _told(network)],
+        ["Preprocessing", _told(card.get("preprocessing") or {})],
+        [
+            "Learnt from",
+            f"{' or '.join(map(str, per_member))} persons a member"
+            + (f" of {_cohort(config)}" if _cohort(config) else "")
+            + ("" if len(cards) > 1 else f" ({len(learnt)} in all)")
+            + (f"; {card['trained_on']}" if card.get("trained_on") else ""),
+        ],
+        ["Chosen on", _chosen(cards)],
+        ["Calibration", _calibration(ensemble)],
+        ["Judged on", "See the evaluation in this report; without one, it has not been judged."],
+        ["Groups of persons", f"{AUTHOR}for whom it was tried, and for whom it was not."],
+        ["Ethics", f"{AUTHOR}consent, approval, and harm that a wrong answer could do."],
+        [
+            "Caveats",
+            "Films of other machines and centres, and other populations, may be graded worse; see "
+            "the limits in this report.",
+        ],
+    ]
+    return Table(f"Model card of {name}.", ["Heading", "What the run says"], rows)
+
+
+def factors_of(card: Mapping[str, Any]) -> list[str]:
+    """Clinical factors of a model in words; none where it sees the image alone."""
+    clinical = card.get("clinical") or {}
+    return [
+        label_of(name) for kind in ("continuous", "categorical") for name in clinical.get(kind, ())
+    ]
+
+
+def _digests(cards: Mapping[str, Any]) -> str:
+    return ", ".join(sorted({str(card.get("config_digest") or "?") for card in cards.values()}))
+
+
+def _cohort(config: Mapping[str, Any]) -> str:
+    cohort = config.get("cohort")
+    return str(cohort.get("name", "")) if isinstance(cohort, dict) else ""
+
+
+def _told(values: Mapping[str, Any]) -> str:
+    return ", ".join(setting(k, v) for k, v in values.items() if v not in (None, [], ""))
+
+
+def _chosen(cards: Mapping[str, Any]) -> str:
+    metrics: dict[str, list[float]] = {}
+    for card in cards.values():
+        for metric, value in card.get("metrics", {}).items():
+            if metric != "epoch":
+                metrics.setdefault(metric, []).append(float(value))
+    shown = ", ".join(
+        f"{plain(metric.removeprefix('val_'))} {show(sum(values) / len(values))}"
+        for metric, values in metrics.items()
+    )
+    return f"Validation part; mean over members: {shown}" if shown else "Not recorded"
+
+
+def _calibration(ensemble: Mapping[str, Any]) -> str:
+    if not ensemble.get("calibrated_on"):
+        return "None was learnt."
+    text = f"Temperature {show(ensemble.get('temperature'), 2)}, learnt {ensemble['calibrated_on']}"
+    conformal = ensemble.get("conformal") or {}
+    if "alpha" in conformal:
+        text += f"; sets of grades that hold the true one in {1 - conformal['alpha']:.0%} of knees"
+    return text + "."
