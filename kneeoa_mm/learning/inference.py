@@ -304,7 +304,7 @@ def predict_knees(
         known = member.card.seen_subjects
         seen.append(subjects.isin(known.in_training(set(subjects))).to_numpy())
         chosen_on.append(subjects.isin(known.in_selection(set(subjects))).to_numpy())
-    has_say = _who_has_a_say(np.array(seen), np.array(chosen_on))
+    has_say = who_has_a_say(np.array(seen), np.array(chosen_on))
     probabilities = np.array([answer.probabilities for answer in answers])
     stacked = np.where(has_say[:, :, None], probabilities, np.nan)
     held_out_by = _held_out_by(has_say, [member.card.fold for member in ensemble.members])
@@ -331,7 +331,7 @@ def predict_knees(
     return predictions, store.rejects
 
 
-def _who_has_a_say(seen: NDArray[np.bool_], chosen_on: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def who_has_a_say(seen: NDArray[np.bool_], chosen_on: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Who scores a knee (m, n): members its subject never touched, else untrained ones, or all."""
     untouched, untrained = ~(seen | chosen_on), ~seen
     say = np.where(untouched.any(axis=0), untouched, untrained)

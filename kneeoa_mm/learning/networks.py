@@ -163,8 +163,10 @@ class ProgressionNetwork(nn.Module):
         if self.unread_branch is None:
             factors = clinical
             if self._kl_input == "predicted":
-                grade = grades["kl_logits"].detach().softmax(dim=1)
-                factors = torch.cat([clinical, grade], dim=1)
+                grade = grades["kl_logits"].softmax(dim=1)
+                # the grade learns nothing from here, but a map must follow it to the picture
+                seen = grade.detach() if self.training else grade
+                factors = torch.cat([clinical, seen], dim=1)
             scores = self.branch(features, factors)
             return grades | {"jsl_scores": scores} | self._risks(scores)
         grade = batch.get("kl_read", features.new_zeros(features.shape[0], N_GRADES))

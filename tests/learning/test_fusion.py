@@ -56,7 +56,8 @@ def test_grades_depend_on_the_image_and_on_no_factor_and_no_reading(fusion, kl_i
 def test_progression_teaches_the_kl_head_nothing_through_the_grade_that_it_predicts():
     made, batch = network(kl_input="predicted"), a_batch()
     head = list(made.kl_head.parameters())
-    assert reach(made(batch)["jsl_scores"], head) == [False, False]
+    assert reach(made.train()(batch)["jsl_scores"], head) == [False, False]
+    made.eval()
     before = made(batch)["jsl_scores"]
     with torch.no_grad():
         made.kl_head.bias += torch.tensor([3.0, 0, 0, 0, 0])

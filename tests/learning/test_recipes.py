@@ -15,15 +15,15 @@ from PIL import Image
 from kneeoa_mm import tables
 from kneeoa_mm.config import ExplainConfig, PretrainKLConfig, load_config, shipped
 from kneeoa_mm.errors import ConfigError
-from kneeoa_mm.learning.answers import Answer
-from kneeoa_mm.learning.attribution import attribute
 from kneeoa_mm.learning.backbones import build_encoder
 from kneeoa_mm.learning.deepknee import DeepKnee
 from kneeoa_mm.learning.ensemble import vote
 from kneeoa_mm.learning.inference import load_ensemble
 from kneeoa_mm.learning.networks import KLNetwork
 from kneeoa_mm.learning.pretrain_kl import pretrain_kl
-from kneeoa_mm.learning.question import Method, Question
+from kneeoa_mm.learning.saliency.answers import Answer
+from kneeoa_mm.learning.saliency.attribution import attribute
+from kneeoa_mm.learning.saliency.question import Method, Question
 from kneeoa_mm.metrics import GRADE_METRICS, estimate
 
 RECIPES = sorted(path.stem for path in (shipped("configs") / "kl").glob("*.yaml"))

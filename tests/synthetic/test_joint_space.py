@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kneeoa_mm.learning.placement import Placement
+from kneeoa_mm.learning.saliency.placement import Placement
 from kneeoa_mm.synthetic.anatomy import (
     State,
     build_knee,

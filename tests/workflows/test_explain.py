@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from kneeoa_mm.errors import InputError, ItemError
-from kneeoa_mm.learning import saliency
+from kneeoa_mm.learning.saliency import explain as stage
 from kneeoa_mm.workflows.explain import explain
 
 
@@ -16,7 +16,7 @@ def read_film(tmp_path, monkeypatch):
     (tmp_path / "films" / "V00").mkdir(parents=True)
     for path in ("films/V00/1.png", "outside.png"):
         Image.fromarray(greys).save(tmp_path / path)
-    monkeypatch.setattr(saliency, "explain", lambda *_, **options: options["read_film"])
+    monkeypatch.setattr(stage, "explain", lambda *_, **options: options["read_film"])
     return explain(tmp_path, tmp_path, tmp_path, films=tmp_path / "films")
 
 

@@ -21,13 +21,13 @@ from captum.attr import (
     Occlusion,
     Saliency,
 )
-from captum.metrics import infidelity, sensitivity_max
+from captum.metrics import sensitivity_max
 from numpy.typing import NDArray
 from torch import Tensor
 
 from kneeoa_mm.config import ExplainConfig
-from kneeoa_mm.learning.feature_maps import choose_layer
-from kneeoa_mm.learning.question import Attribution, Method, Question
+from kneeoa_mm.learning.saliency.feature_maps import choose_layer
+from kneeoa_mm.learning.saliency.question import Attribution, Method, Question
 
 _PER_PASS = 8
 
@@ -84,7 +84,7 @@ def _gradient_shap(question: Question, config: ExplainConfig) -> Attribution:
     if question.others is None:
         empty = np.zeros(question.images.shape[-2:], np.float32)
         return Attribution(Method.GRADIENT_SHAP, empty, "no other knee to compare with")
-    baselines = tuple(part for part in question.others if part is not None)
+    baselines = tuple(part for part in question.others[: len(question.inputs)] if part is not None)
     parts, gap = GradientShap(question.log_odds).attribute(
         _with_gradient(question.inputs),
         baselines=baselines,
@@ -108,11 +108,9 @@ def _occlusion(question: Question, config: ExplainConfig) -> Attribution:
         perturbations_per_eval=_PER_PASS,
     )
     # Captum's other groups: the whole picture is one, each factor is one
-    masks = [torch.zeros_like(question.images, dtype=torch.long)]
-    if question.clinical is not None:
-        masks.append(torch.zeros_like(question.clinical, dtype=torch.long))
-        for number, columns in enumerate((question.factors or {}).values(), start=1):
-            masks[1][0, columns] = number
+    masks = [torch.zeros_like(each, dtype=torch.long) for each in question.inputs]
+    for number, columns in enumerate((question.factors or {}).values(), start=1):
+        masks[1][0, columns] = number
     with torch.no_grad():
         parts = FeatureAblation(question.log_odds).attribute(
             question.inputs, baselines=question.references, feature_mask=tuple(masks)
@@ -124,10 +122,10 @@ def _occlusion(question: Question, config: ExplainConfig) -> Attribution:
         picture=float(parts[0].flatten()[0]),
         cells=(steps, steps),
     )
-    if question.clinical is None:
+    if question.factors is None:
         return found
     # every column of a factor holds what the whole factor changed
-    changed = {name: float(parts[1][0, own[0]]) for name, own in (question.factors or {}).items()}
+    changed = {name: float(parts[1][0, own[0]]) for name, own in question.factors.items()}
     return replace(found, factors=changed)
 
 
@@ -145,7 +143,7 @@ def _from_parts(
 ) -> Attribution:
     """A map of pixels, beside the changes of (picture, factors) in log-odds."""
     factors = None
-    if question.clinical is not None and question.factors is not None:
+    if question.factors is not None:
         each = changes[1].detach()[0]
         factors = {name: float(each[columns].sum()) for name, columns in question.factors.items()}
     side = pixels.shape[-1]
@@ -179,59 +177,7 @@ def _seeded(seed: int) -> Iterator[None]:
             np.random.set_state(before)
 
 
-def infidelity_of(
-    question: Question,
-    found: Attribution,
-    cells: Tensor,
-    *,
-    draws: int,
-    seed: int,
-) -> tuple[float, float]:
-    """How badly a map tells what happens when parts of the picture are taken away.
-
-    Yeh et al. 2019 (NeurIPS 32), by Captum: random cells become the reference; the map says how
-    far the log-odds fall, up to one factor that is chosen to suit it best.
-
-    Args:
-        question: What the map is of.
-        found: The map.
-        cells: Number of the cell that each pixel belongs to, (S, S).
-        draws: How often cells are taken away.
-        seed: Of the draws.
-
-    Returns:
-        Mean squared error in squared log-odds, and its share of the mean squared change: 0 tells
-        all, 1 tells nothing. NaN where taking away changed nothing.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    n_cells = int(cells.max()) + 1
-    lost = question.images - question.reference_images
-    changes: list[Tensor] = []
-
-    def take_away(images: Tensor) -> tuple[Tensor, Tensor]:
-        share = 0.1 + 0.4 * torch.rand(len(images), 1, generator=generator)
-        taken = torch.rand(len(images), n_cells, generator=generator) < share
-        mask = taken.float()[:, cells.flatten().cpu()].view(-1, 1, *cells.shape).to(images.device)
-        with torch.no_grad():
-            changes.append(question.log_odds(images) - question.log_odds(images - mask * lost))
-        weighted = mask * lost if found.method is Method.SALIENCY else mask
-        return weighted, images - mask * lost
-
-    pixels = torch.from_numpy(found.pixels)[None, None].to(question.images.device)
-    error = infidelity(
-        question.log_odds,
-        take_away,
-        question.images,
-        pixels,
-        n_perturb_samples=draws,
-        max_examples_per_batch=_PER_PASS,
-        normalize=True,
-    )
-    moved = float((torch.cat(changes) ** 2).mean())
-    return float(error), float(error) / moved if moved > 0 else float("nan")
-
-
-def sensitivity_of(
+def max_sensitivity(
     question: Question, method: Method, config: ExplainConfig, *, radius: float
 ) -> float:
     """How far a map can move when the picture hardly does, relative to its size (Yeh et al. 2019).

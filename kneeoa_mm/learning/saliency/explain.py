@@ -10,24 +10,24 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+import torch
 
 from kneeoa_mm.config import ExplainConfig
 from kneeoa_mm.errors import InputError
 from kneeoa_mm.learning.clinical import read_clinical
-from kneeoa_mm.learning.explained_knee import ExplainedKnee, explain_knee
-from kneeoa_mm.learning.explained_sample import Sample
+from kneeoa_mm.learning.heads import N_GRADES
 from kneeoa_mm.learning.inference import choose_device, load_ensemble
-from kneeoa_mm.learning.joint_spaces import JointSpaces, read_joint_spaces
-from kneeoa_mm.learning.mean_maps import MeanMaps, groups_of, risk_groups
-from kneeoa_mm.learning.question import Method
-from kneeoa_mm.learning.saliency_run import ReadFilm, SaliencyRun
+from kneeoa_mm.learning.saliency.answers import choose_answer
+from kneeoa_mm.learning.saliency.explained_knee import ExplainedKnee, explain_knee
+from kneeoa_mm.learning.saliency.joint_spaces import JointSpaces, read_joint_spaces
+from kneeoa_mm.learning.saliency.mean_maps import MeanMaps, groups_of, risk_groups
+from kneeoa_mm.learning.saliency.question import Method
+from kneeoa_mm.learning.saliency.run import ReadFilm, SaliencyRun
+from kneeoa_mm.learning.saliency.sample import MOST_OTHERS, Sample, spread
 from kneeoa_mm.learning.sources import read_knees
 from kneeoa_mm.progress import track
 from kneeoa_mm.records import StageResult
-from kneeoa_mm.run_folder import open_run
-
-_MOST_OTHERS = 16
+from kneeoa_mm.run_folder import open_run, refuse_taken
 
 
 def explain(
@@ -59,20 +59,22 @@ def explain(
         overwrite: Replace earlier output.
 
     Raises:
-        InputError: There are no knees.
-        ConfigError: The model does not give the answer that is asked for.
+        InputError: There are no knees, or none of their images can be read.
+        ConfigError: The model does not give the answer that is asked for, or has no feature map.
         ModelFolderError: There is no usable model.
     """
     if limit < 1:
         raise InputError("There must be at least one knee to explain.", found=f"--limit {limit}")
     config = config or ExplainConfig()
     spaces = JointSpaces() if joint_spaces is None else read_joint_spaces(joint_spaces)
+    refuse_taken(out, overwrite=overwrite)
     sample = _sample(data, model, config, clinical, limit, device)
-    explained = sample.knees.iloc[: sample.n_explained]
+    _refuse_hopeless(sample, config, data)
     means = MeanMaps(Counter(sample.persons[: sample.n_explained].tolist()))
-    run = SaliencyRun(out, config, spaces, read_film, means)
+    n_readable = int(sample.store.readable[: sample.n_explained].sum())
+    run = SaliencyRun(out, config, spaces, read_film, means, n_readable)
     with open_run(out, config_yaml=config.to_yaml(), overwrite=overwrite):
-        for index in track(range(len(explained)), total=len(explained), label="explain"):
+        for index in track(range(sample.n_explained), total=sample.n_explained, label="explain"):
             found = explain_knee(sample, index, config)
             if found is not None:
                 run.add(found, _groups(found, sample))
@@ -81,10 +83,10 @@ def explain(
         command="explain",
         out=out,
         outputs=outputs,
-        counts={"knees": int(sample.store.readable[: len(explained)].sum()), "maps": len(run.maps)},
+        counts={"knees": n_readable, "maps": len(run.maps)},
         failed=len(sample.store.rejects),
         figures=run.figures(),
-        notes=run.notes(),
+        notes=(*_unknown_factors(sample), *run.notes()),
         next_step=f"kneeoa-mm report {out} --out report.html",
     )
 
@@ -95,19 +97,44 @@ def _sample(
     ensemble = load_ensemble(model)
     for member in ensemble.members:
         # only pictures are varied, so no gradient of a weight is ever wanted
-        member.network.requires_grad_(False)
+        member.network.requires_grad_(False).to(memory_format=torch.channels_last)
     knees = read_knees(data, allow_ungrouped=True)
-    chosen = _spread(np.arange(len(knees)), limit)
+    chosen = spread(np.arange(len(knees)), limit)
     rest = np.setdiff1d(np.arange(len(knees)), chosen)
-    others = _spread(rest, _MOST_OTHERS) if Method.GRADIENT_SHAP in config.methods else rest[:0]
+    others = spread(rest, MOST_OTHERS) if Method.GRADIENT_SHAP in config.methods else rest[:0]
     rows = knees.iloc[np.concatenate([chosen, others])].reset_index(drop=True)
     table = None if clinical is None else read_clinical(clinical)
     return Sample(ensemble, rows, len(chosen), table, choose_device(device))
 
 
-def _spread(rows: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
-    places = np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(int)
-    return rows[np.unique(places)]
+def _refuse_hopeless(sample: Sample, config: ExplainConfig, data: Path) -> None:
+    """Raise before anything is written where no knee could be explained."""
+    choose_answer(config.target, np.zeros(N_GRADES), sample.ensemble.outcome_column)
+    if Method.GRADCAM in config.methods:
+        for member in sample.ensemble.members:
+            member.network.encoder.feature_map()
+    if not sample.store.readable[: sample.n_explained].any():
+        first = sample.store.rejects[0]
+        raise InputError(
+            "No image of the knees can be read.",
+            found=f"{first.source}: {first.message}",
+            where=data,
+        )
+
+
+def _unknown_factors(sample: Sample) -> tuple[str, ...]:
+    """What the members want to know of knees, and nobody tells."""
+    wanted = {name for m in sample.ensemble.members if m.clinical for name in m.clinical.factors}
+    absent = sorted(wanted - set(() if sample.clinical is None else sample.clinical.columns))
+    notes = []
+    if absent:
+        notes.append(f"No values for {', '.join(absent)}: they are imputed, and move nothing.")
+    if wanted and sample.clinical is not None:
+        asked = sample.knees["knee_id"].iloc[: sample.n_explained]
+        without = int((~asked.isin(sample.clinical.index)).sum())
+        if without:
+            notes.append(f"{without} knees are not in the clinical table: all factors are imputed.")
+    return tuple(notes)
 
 
 def _groups(found: ExplainedKnee, sample: Sample) -> list[str]:

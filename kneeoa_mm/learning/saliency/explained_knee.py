@@ -16,14 +16,14 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from kneeoa_mm.config import ExplainConfig
-from kneeoa_mm.learning.answers import Answer, choose_answer
-from kneeoa_mm.learning.attribution import attribute
 from kneeoa_mm.learning.dataset import to_input
-from kneeoa_mm.learning.explained_sample import Sample
 from kneeoa_mm.learning.framing import frame
 from kneeoa_mm.learning.inference import Model
-from kneeoa_mm.learning.placement import Placement
-from kneeoa_mm.learning.question import ADDITIVE, Attribution, Method, Question
+from kneeoa_mm.learning.saliency.answers import Answer, choose_answer
+from kneeoa_mm.learning.saliency.attribution import attribute
+from kneeoa_mm.learning.saliency.placement import Placement
+from kneeoa_mm.learning.saliency.question import PER_PIXEL, Attribution, Method, Question
+from kneeoa_mm.learning.saliency.sample import Sample
 from kneeoa_mm.records import Box
 
 MEAN = "mean"
@@ -109,7 +109,7 @@ class ExplainedKnee:
             image = Image.fromarray(pixels).resize((size, size), Image.Resampling.BOX)
             pixels = np.asarray(image, dtype=np.float32)
         pixels = self.placement.take(voice.placement, pixels)
-        if found.method in ADDITIVE or found.method is Method.SALIENCY:
+        if found.method in PER_PIXEL:
             # what a pixel contributes grows with its area
             area = self.placement.area / self.grey.size * voice.grey.size / voice.placement.area
             pixels = np.multiply(pixels, area, dtype=np.float32)
@@ -130,9 +130,9 @@ class ExplainedKnee:
 
 
 def explain_knee(sample: Sample, index: int, config: ExplainConfig) -> ExplainedKnee | None:
-    """Make the maps of one knee by all members that never learnt from its person.
+    """Make the maps of one knee by the members that score it in prediction.
 
-    Where all members did, all speak, and the knee says so.
+    These never learnt from its person; where all members did, all speak, and the knee says so.
 
     Args:
         sample: The knees.
@@ -145,24 +145,22 @@ def explain_knee(sample: Sample, index: int, config: ExplainConfig) -> Explained
     Raises:
         ConfigError: The model does not give that answer.
     """
-    knee = sample.knees.iloc[index]
-    subject = str(knee["subject_id"])
-    members = sample.ensemble.members
-    fresh = [m for m in members if not m.card.seen_subjects.in_training([subject])]
-    speaking = fresh or list(members)
-    questions = [_question(sample, member, index) for member in speaking]
     if not sample.store.readable[index]:
         return None
+    knee = sample.knees.iloc[index]
+    speaking, is_seen = sample.speakers(index)
+    questions = [_question(sample, member, index) for member in speaking]
     with torch.no_grad():
-        outputs = [question.outputs(*question.inputs) for question in questions]
+        outputs = [question.outputs(question.images) for question in questions]
     each = torch.cat([output["kl_logits"].softmax(dim=1) for output in outputs])
     grades = each.mean(dim=0).double().cpu().numpy()
     risks = [float(o["jsl_logit"].sigmoid()) for o in outputs if "jsl_logit" in o]
     answer = choose_answer(config.target, grades, sample.ensemble.outcome_column)
+    own = [float(answer.log_odds(output)) for output in outputs]
     questions = [replace(question, answer=answer) for question in questions]
     with torch.no_grad():
-        own = [float(q.log_odds(*q.inputs)) for q in questions]
         without = [float(q.log_odds(*q.references)) for q in questions]
+    first = sample.ensemble.members[0]
     with Image.open(knee["image_path"]) as image:
         shape = (image.height, image.width)
     voices = [
@@ -183,11 +181,11 @@ def explain_knee(sample: Sample, index: int, config: ExplainConfig) -> Explained
         float(np.mean(risks)) if risks else None,
         float(np.mean(own)),
         float(np.mean(without)),
-        not fresh,
+        is_seen,
         tuple(voices),
         shape,
-        sample.store.get(members[0].card.preprocessing)[index].numpy(),
-        _placement(members[0], shape, knee),
+        sample.store.get(first.card.preprocessing)[index].numpy(),
+        _placement(first, shape, knee),
     )
 
 
@@ -195,9 +193,8 @@ def _question(sample: Sample, member: Model, index: int) -> Question:
     contract = member.card.preprocessing
     stored = sample.store.get(contract)
     images = to_input(stored[index : index + 1], contract).to(sample.device)
-    rest = np.arange(sample.n_explained, len(sample.knees))
-    rest = rest[(sample.persons[rest] != sample.persons[index]) & sample.store.readable[rest]]
     factors = sample.factors(member)
+    rest = sample.others(index, member)
     others = None
     if len(rest):
         pictures = to_input(stored[rest], contract).to(sample.device)
@@ -210,7 +207,7 @@ def _question(sample: Sample, member: Model, index: int) -> Question:
         blurred(images),
         None if factors is None else factors.reference(index),
         others,
-        None if factors is None else factors.columns,
+        {} if factors is None else factors.columns,
     )
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kneeoa_mm.learning.faithfulness import STAGES, nan_free
+from kneeoa_mm.learning.saliency.randomisation import STAGES
+from kneeoa_mm.learning.saliency.removal import RANDOM_ORDER
 from kneeoa_mm.metrics import CI_PERCENTILES, bootstrap_rows
 
-RANDOM_ORDER = "random_order"
 MEASURES: Mapping[str, str] = {
     "infidelity": "squared log-odds; lower is better",
     "unexplained_share": "0 tells every change, 1 none",
@@ -31,6 +31,8 @@ MEASURES: Mapping[str, str] = {
     "joint_enrichment": "share of attribution over share of area; 1 is chance",
 }
 _N_BOOT = 1000
+_LEAST_PERSONS = 10
+"""A bootstrap of fewer spans little more than their smallest and largest value."""
 
 
 @dataclass
@@ -50,7 +52,7 @@ class Checks:
         curves: Mapping[str, NDArray[np.float64]],
     ) -> None:
         """Note what was found about one map of one knee."""
-        for measure, value in nan_free(values).items():
+        for measure, value in values.items():
             self.rows.append({**knee, "method": method, "measure": measure, "value": value})
         for curve, probabilities in curves.items():
             shares = np.linspace(0, 1, len(probabilities))
@@ -112,8 +114,8 @@ def _mean(known: pd.DataFrame, n_asked: int, seed: int) -> dict[str, Any]:
         nothing = {"value": None, "ci_low": None, "ci_high": None}
         return {**nothing, **counts, "reason": "no map defines it"}
     mean = float(values.mean())
-    if n_persons < 2:
-        reason = "an interval needs two persons"
+    if n_persons < _LEAST_PERSONS:
+        reason = f"an interval needs {_LEAST_PERSONS} persons"
         return {"value": mean, "ci_low": None, "ci_high": None, **counts, "reason": reason}
     draws = [values[rows].mean() for rows in bootstrap_rows(persons, n_boot=_N_BOOT, seed=seed)]
     low, high = np.percentile(draws, CI_PERCENTILES)

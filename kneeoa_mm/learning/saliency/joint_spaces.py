@@ -13,8 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kneeoa_mm.errors import InputError
-from kneeoa_mm.learning.explained_knee import ExplainedKnee
-from kneeoa_mm.learning.placement import Placement, Points
+from kneeoa_mm.learning.saliency.explained_knee import ExplainedKnee
+from kneeoa_mm.learning.saliency.placement import Placement, Points
 
 _BONE = "bone"
 _COLUMN = "joint_space_px"

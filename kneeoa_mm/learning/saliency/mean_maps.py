@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kneeoa_mm.learning.overlays import overlay, scaled, sheet
-from kneeoa_mm.learning.question import Attribution, Method
+from kneeoa_mm.learning.saliency.overlays import overlay, scaled, sheet
+from kneeoa_mm.learning.saliency.question import Attribution, Method
 from kneeoa_mm.metrics import DECISION_THRESHOLD
 
 ALL = "all"

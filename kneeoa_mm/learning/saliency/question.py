@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kneeoa_mm.learning.answers import Answer
 from kneeoa_mm.learning.networks import Network
+from kneeoa_mm.learning.saliency.answers import Answer
 
 
 class Method(StrEnum):
@@ -32,6 +32,8 @@ class Method(StrEnum):
 
 ADDITIVE = {Method.INTEGRATED_GRADIENTS, Method.GRADIENT_SHAP}
 """Methods whose pixels and factors add up to the difference that they explain."""
+PER_PIXEL = ADDITIVE | {Method.SALIENCY}
+"""Methods that tell pixels apart; the others tell cells or windows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +49,7 @@ class Question:
         reference_images: The knee without what could be seen in it, (1, 1, S, S).
         reference_clinical: The average person, (1, F).
         others: Knees of other persons as (images, clinical), for gradient SHAP.
-        factors: Columns of ``clinical`` that belong to each factor.
+        factor_columns: Columns of ``clinical`` that belong to each factor.
     """
 
     network: Network
@@ -57,7 +59,7 @@ class Question:
     reference_images: Tensor
     reference_clinical: Tensor | None = None
     others: tuple[Tensor, Tensor | None] | None = None
-    factors: Mapping[str, list[int]] | None = None
+    factor_columns: Mapping[str, list[int]] = field(default_factory=dict)
 
     def log_odds(self, images: Tensor, clinical: Tensor | None = None) -> Tensor:
         """Log-odds of the answer, (B,); without factors with those of the knee."""
@@ -77,15 +79,22 @@ class Question:
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
-        """Images, and factors where there are any."""
-        return (self.images,) if self.clinical is None else (self.images, self.clinical)
+        """What can move the answer: the images, and of progression the factors beside them."""
+        # a grade sees the picture alone, and so has no gradient at the factors
+        if self.clinical is None or self.answer.grades:
+            return (self.images,)
+        return (self.images, self.clinical)
 
     @property
     def references(self) -> tuple[Tensor, ...]:
         """What the inputs are compared with, in the same order."""
-        if self.reference_clinical is None:
-            return (self.reference_images,)
-        return (self.reference_images, self.reference_clinical)
+        both = (self.reference_images, self.reference_clinical)
+        return tuple(part for part in both[: len(self.inputs)] if part is not None)
+
+    @property
+    def factors(self) -> Mapping[str, list[int]] | None:
+        """Columns of the second input that belong to each factor; None where there is none."""
+        return self.factor_columns if len(self.inputs) > 1 else None
 
 
 @dataclass(frozen=True, eq=False)

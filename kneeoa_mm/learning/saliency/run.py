@@ -15,16 +15,21 @@ from numpy.typing import NDArray
 from kneeoa_mm import __version__
 from kneeoa_mm.config import ExplainConfig
 from kneeoa_mm.errors import ItemError
-from kneeoa_mm.learning import faithfulness
 from kneeoa_mm.learning.dataset import read_grey
-from kneeoa_mm.learning.explained_knee import MEAN, ExplainedKnee, Voice
-from kneeoa_mm.learning.faithfulness_table import RANDOM_ORDER, Checks
-from kneeoa_mm.learning.joint_spaces import JointSpaces
-from kneeoa_mm.learning.mean_maps import MeanMaps
 from kneeoa_mm.learning.networks import Network
-from kneeoa_mm.learning.overlays import overlay, scaled, sheet, small, to_grey
-from kneeoa_mm.learning.question import Attribution, Method
-from kneeoa_mm.learning.saliency_tables import (
+from kneeoa_mm.learning.saliency import faithfulness
+from kneeoa_mm.learning.saliency.explained_knee import MEAN, ExplainedKnee, Voice
+from kneeoa_mm.learning.saliency.faithfulness_table import Checks
+from kneeoa_mm.learning.saliency.feature_maps import LEAST_CELLS
+from kneeoa_mm.learning.saliency.joint_spaces import JointSpaces
+from kneeoa_mm.learning.saliency.knee_sheet import knee_sheet
+from kneeoa_mm.learning.saliency.mean_maps import MeanMaps
+from kneeoa_mm.learning.saliency.overlays import overlay, scaled, small, to_grey
+from kneeoa_mm.learning.saliency.question import Attribution, Method
+from kneeoa_mm.learning.saliency.randomisation import STAGES, randomise
+from kneeoa_mm.learning.saliency.removal import control_orders, remove_at_random
+from kneeoa_mm.learning.saliency.sample import spread
+from kneeoa_mm.learning.saliency.tables import (
     FILM,
     IMAGE,
     LIMITS,
@@ -42,6 +47,8 @@ ReadFilm = Callable[[str], NDArray[np.float32]]
 
 _NOISE = 0.02
 """Largest noise for maximum sensitivity, as a share of the grey range (Yeh et al. 2019)."""
+_WIDE_GAP = 0.1
+"""Share of a difference by which integrated gradients may miss it before a note says so."""
 
 
 class SaliencyRun:
@@ -53,6 +60,7 @@ class SaliencyRun:
         spaces: Outlines of joint spaces, for the checks.
         read_film: Gives films to draw on.
         means: Collects the mean maps.
+        n_knees: How many are going to be added.
     """
 
     def __init__(
@@ -62,11 +70,14 @@ class SaliencyRun:
         spaces: JointSpaces,
         read_film: ReadFilm | None,
         means: MeanMaps,
+        n_knees: int,
     ) -> None:
         self._out, self._config, self._spaces, self._means = out, config, spaces, means
         self._read_film = None if read_film is None else lru_cache(maxsize=1)(read_film)
         self._checks = Checks()
+        self._repeated = set(spread(np.arange(n_knees), config.repeat_knees).tolist())
         self._factors: list[dict[str, Any]] = []
+        self._gaps: list[float] = []
         self._n_checked = self._n_on_film = 0
         self._film_faults: Counter[str] = Counter()
         self._randomised: dict[str, list[Network]] = {}
@@ -83,7 +94,7 @@ class SaliencyRun:
         arrays = {f"{name}/{m.method}": m.pixels for name, maps in told.items() for m in maps}
         _write_arrays(arrays, self._out / "maps" / f"{stem}.npz")
         with atomic_path(self._out / "images" / f"{stem}.png") as temporary:
-            sheet(_rows(found, told)).save(temporary)
+            knee_sheet(found, told).save(temporary)
         drawn_on = self._draw_where_it_was_taken(found, stem)
         knee = {
             "knee_id": found.knee["knee_id"],
@@ -99,6 +110,13 @@ class SaliencyRun:
             self.maps += [knee | {"member": name} | map_columns(each) | place for each in maps]
             for each in maps:
                 self._factors += factor_rows(found, name, each)
+        first, *_ = told.values()
+        difference = abs(found.log_odds - found.reference_log_odds)
+        self._gaps += [
+            abs(each.gap) / difference
+            for each in first
+            if each.method is Method.INTEGRATED_GRADIENTS and each.gap is not None and difference
+        ]
         self._means.add(found.person, groups, found.grey, found.mean)
         if self._config.check:
             self._check(found)
@@ -124,14 +142,19 @@ class SaliencyRun:
         knee_id = str(found.knee["knee_id"])
         knee = {"knee_id": knee_id, "person": found.person, "member": voice.member.name}
         mask = self._spaces.mask(found, voice.placement, len(voice.grey))
-        self._checks.add(
-            knee, RANDOM_ORDER, *faithfulness.check_random_order(voice.question, self._config)
-        )
-        is_repeated = self._n_checked < self._config.repeat_knees
+        # each knee has its own draws, so that they vary between persons as the knees do
+        rng = np.random.default_rng([self._config.seed, self._n_checked])
+        for name, order in control_orders(voice.question, rng).items():
+            control = faithfulness.check_order(voice.question, order, self._config)
+            self._checks.add(knee, name, *control)
+        removals = remove_at_random(voice.question, self._config.infidelity_draws, rng)
+        is_repeated = self._n_checked in self._repeated
         self._n_checked += 1
         for each in voice.found:
             if each.is_drawn:
-                values, curves = faithfulness.check(voice.question, each, self._config, mask=mask)
+                values, curves = faithfulness.check(
+                    voice.question, each, self._config, removals=removals, mask=mask
+                )
                 if is_repeated:
                     values |= self._check_again(voice, each)
                 self._checks.add(knee, str(each.method), values, curves)
@@ -140,8 +163,8 @@ class SaliencyRun:
         member = voice.member
         if member.name not in self._randomised:
             question = voice.question
-            self._randomised[member.name] = faithfulness.randomise(
-                question.network, question.images, len(faithfulness.STAGES), self._config.seed
+            self._randomised[member.name] = randomise(
+                question.network, question.images, len(STAGES), self._config.seed
             )
         return faithfulness.check_again(
             voice.question,
@@ -195,6 +218,11 @@ class SaliencyRun:
             found.setdefault(row["method"], {})[row["measure"]] = row["value"]
         return found
 
+    def _coarse(self) -> list[tuple[str, str]]:
+        """Members whose Grad-CAM is too coarse, with its cells."""
+        found = {(r["member"], r["cells"]) for r in self.maps if r["layer"] and r["member"] != MEAN}
+        return sorted(each for each in found if int(each[1].split("x")[0]) < LEAST_CELLS)
+
     def notes(self) -> tuple[str, ...]:
         """What a person should know."""
         n_knees = len({row["knee_id"] for row in self.maps})
@@ -203,42 +231,33 @@ class SaliencyRun:
             why = "".join(f"; {n} films: {code}" for code, n in self._film_faults.items())
             n = n_knees - self._n_on_film
             notes.append(f"{n} overlays are drawn on the knee image, not on the film{why}.")
+        notes += [
+            f"{name} has no layer with {LEAST_CELLS} x {LEAST_CELLS} cells: its Grad-CAM of "
+            f"{cells} cells cannot tell one side of the joint from the other."
+            for name, cells in self._coarse()
+        ]
+        n_answers = len({row["target"] for row in self.maps})
+        if n_answers > 1:
+            notes.append(
+                f"The mean maps are of {n_answers} different answers; name one with --target."
+            )
+        gap = float(np.median(self._gaps)) if self._gaps else 0.0
+        if gap > _WIDE_GAP:
+            notes.append(
+                f"Integrated gradients are {gap:.0%} off the difference that they share out "
+                "(median); more steps lessen it (steps)."
+            )
         odd = Counter(f"{r['method']}: {r['status']}" for r in self.maps if r["status"] != "ok")
         notes += [f"{count} maps of {text}." for text, count in odd.items()]
         seen = len({row["knee_id"] for row in self.maps if row["seen_in_training"]})
         if seen:
             notes.append(f"{seen} knees are of persons that every member was trained on.")
-        if self._config.check and self._n_checked > self._config.repeat_knees:
+        if self._config.check and self._n_checked > len(self._repeated):
             notes.append(
-                f"Sensitivity and random weights were tried on the first "
-                f"{self._config.repeat_knees} knees (repeat_knees)."
+                f"Sensitivity and random weights were tried on {len(self._repeated)} of the knees "
+                "(repeat_knees)."
             )
         return tuple(notes)
-
-
-def _rows(
-    found: ExplainedKnee, told: Mapping[str, list[Attribution]]
-) -> list[tuple[str, list[tuple[str, NDArray[np.uint8]]]]]:
-    """Rows of the picture of a knee: the mean of the members first, then each of them."""
-    risk = "" if found.risk is None else f", risk {found.risk:.2f}"
-    answer = found.answer.name.replace("_", " ")
-    heading = f"KL {found.grade} predicted{risk}; {answer}: log-odds {found.log_odds:+.2f}"
-    greys = {MEAN: found.grey} | {v.member.name: v.grey for v in found.voices}
-    return [
-        (
-            f"{name}: {heading}" if place == 0 else name,
-            [
-                ("as the network saw it", greys[name]),
-                *((_caption(each), overlay(greys[name], scaled(each))) for each in maps),
-            ],
-        )
-        for place, (name, maps) in enumerate(told.items())
-    ]
-
-
-def _caption(found: Attribution) -> str:
-    name = str(found.method).replace("_", " ")
-    return name if found.status == "ok" else f"{name}: {found.status}"
 
 
 def _write_arrays(arrays: Mapping[str, Any], path: Path) -> None:

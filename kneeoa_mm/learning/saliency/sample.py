@@ -14,10 +14,12 @@ from torch import Tensor
 
 from kneeoa_mm.learning.clinical import ClinicalEncoding
 from kneeoa_mm.learning.heads import N_GRADES
-from kneeoa_mm.learning.inference import Ensemble, ImageStore, Model, further_inputs
+from kneeoa_mm.learning.inference import Ensemble, ImageStore, Model, further_inputs, who_has_a_say
 from kneeoa_mm.metrics import persons_of
 
 READING = "kl_grade_read"
+MOST_OTHERS = 16
+"""Knees that one knee is compared with."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,16 +36,17 @@ class Factors:
     average: Tensor
     columns: Mapping[str, list[int]]
 
-    def reference(self, index: int) -> Tensor:
-        """What a knee is compared with, (1, F): the average person.
+    @cached_property
+    def is_read(self) -> NDArray[np.bool_]:
+        """Which knees have a reading; without one another branch of the network speaks."""
+        reading = self.own[:, self.columns.get(READING, [])]
+        return reading.any(dim=1).cpu().numpy()
 
-        Without a reading another branch of the network speaks, so a knee that has none is compared
-        with persons who have none.
-        """
-        reading = self.columns.get(READING, [])
+    def reference(self, index: int) -> Tensor:
+        """What a knee is compared with, (1, F): the average person; unread like the knee."""
         reference = self.average.clone()
-        if not self.own[index, reading].any():
-            reference[:, reading] = 0
+        if not self.is_read[index]:
+            reference[:, self.columns.get(READING, [])] = 0
         return reference
 
 
@@ -53,7 +56,7 @@ class Sample:
 
     Attributes:
         ensemble: The model.
-        knees: Rows of ``sources.read_knees``: first those to explain, then others to compare with.
+        knees: Rows of ``sources.read_knees``: first those to explain, then more to compare with.
         n_explained: How many are explained.
         clinical: Factors by ``knee_id``; None without.
         device: ``cpu`` or ``cuda``.
@@ -67,13 +70,36 @@ class Sample:
 
     @cached_property
     def store(self) -> ImageStore:
-        """Their images."""
-        return ImageStore(self.knees)
+        """Their images, as each member wants them."""
+        store = ImageStore(self.knees)
+        for member in self.ensemble.members:
+            store.get(member.card.preprocessing)
+        return store
 
     @cached_property
     def persons(self) -> NDArray[np.str_]:
         """The person of each knee."""
         return persons_of(self.knees["subject_id"], self.knees["knee_id"])
+
+    def speakers(self, index: int) -> tuple[list[Model], bool]:
+        """The members that score a knee, and whether all were trained on its person.
+
+        They are those that speak in prediction: a map explains the answer that is given.
+        """
+        members, subject = self.ensemble.members, [str(self.knees["subject_id"].iloc[index])]
+        known = [member.card.seen_subjects for member in members]
+        trained = np.array([[bool(each.in_training(subject))] for each in known])
+        chosen = np.array([[bool(each.in_selection(subject))] for each in known])
+        say = who_has_a_say(trained, chosen)[:, 0]
+        return [m for m, speaks in zip(members, say, strict=True) if speaks], bool(trained.all())
+
+    def others(self, index: int, member: Model) -> NDArray[np.int64]:
+        """Knees of other persons to compare a knee with, read or unread like it."""
+        fits = (self.persons != self.persons[index]) & self.store.readable
+        factors = self.factors(member)
+        if factors is not None:
+            fits &= factors.is_read == factors.is_read[index]
+        return spread(np.flatnonzero(fits), MOST_OTHERS)
 
     def factors(self, member: Model) -> Factors | None:
         """What a member is told beside the picture; None for an image-only one."""
@@ -96,6 +122,12 @@ class Sample:
             average[None].to(self.device),
             columns,
         )
+
+
+def spread(rows: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
+    """At most ``limit`` of some rows, evenly spread."""
+    places = np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(int)
+    return rows[np.unique(places)]
 
 
 def factor_columns(encoding: ClinicalEncoding) -> dict[str, list[int]]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from kneeoa_mm.learning.explained_knee import ExplainedKnee
-from kneeoa_mm.learning.placement import Placement
-from kneeoa_mm.learning.question import ADDITIVE, Attribution, Method
+from kneeoa_mm.learning.saliency.explained_knee import ExplainedKnee
+from kneeoa_mm.learning.saliency.placement import Placement
+from kneeoa_mm.learning.saliency.question import ADDITIVE, Attribution, Method
 
 FILM, IMAGE = "film", "knee image"
 """What overlays are drawn on."""

@@ -1,33 +1,39 @@
 """The checks of maps, on networks that are known to look at one place only."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from captum.metrics import infidelity as captum_infidelity
 from torch import nn
 
 from kneeoa_mm.config import ExplainConfig
-from kneeoa_mm.learning.answers import Answer
-from kneeoa_mm.learning.attribution import attribute
-from kneeoa_mm.learning.faithfulness import (
-    STAGES,
+from kneeoa_mm.learning.networks import KLNetwork
+from kneeoa_mm.learning.saliency import faithfulness_table
+from kneeoa_mm.learning.saliency.answers import Answer
+from kneeoa_mm.learning.saliency.attribution import attribute
+from kneeoa_mm.learning.saliency.faithfulness import check, check_again, check_order, share_inside
+from kneeoa_mm.learning.saliency.faithfulness_table import MEASURES, Checks
+from kneeoa_mm.learning.saliency.question import Attribution, Method, Question
+from kneeoa_mm.learning.saliency.randomisation import STAGES, randomise, rank_correlation
+from kneeoa_mm.learning.saliency.removal import (
+    DETAIL_ORDER,
+    RANDOM_ORDER,
     area,
     cell_sums,
     cells_of,
-    check,
-    check_again,
-    check_random_order,
-    randomise,
-    rank_correlation,
+    control_orders,
+    infidelity,
     removal_curves,
-    share_inside,
+    remove_at_random,
+    without,
 )
-from kneeoa_mm.learning.faithfulness_table import MEASURES, RANDOM_ORDER, Checks
-from kneeoa_mm.learning.networks import KLNetwork
-from kneeoa_mm.learning.question import Attribution, Method, Question
 
 SIZE_PX = 32
 PLACE = (slice(8, 16), slice(16, 28))
+ONES = np.ones((SIZE_PX, SIZE_PX), np.float32)
 CONFIG = ExplainConfig(steps=8, occlusion_window=0.125, occlusion_stride=0.125)
 METHODS = (Method.SALIENCY, Method.INTEGRATED_GRADIENTS, Method.OCCLUSION)
 
@@ -62,20 +68,26 @@ def mask():
     return inside
 
 
+@pytest.fixture
+def removals(question):
+    return remove_at_random(question, 16, np.random.default_rng(0))
+
+
 @pytest.mark.parametrize("method", METHODS)
-def test_a_network_that_watches_a_rectangle_is_found_there(question, mask, method):
+def test_a_network_that_watches_a_rectangle_is_found_there(question, removals, mask, method):
     found = attribute(question, method, CONFIG)
-    values, _ = check(question, found, CONFIG, mask=mask)
+    values, _ = check(question, found, CONFIG, removals=removals, mask=mask)
     assert values["joint_share"] == pytest.approx(1, abs=1e-6)
     assert values["joint_area_share"] == pytest.approx(8 * 12 / SIZE_PX**2)
     assert values["joint_enrichment"] == pytest.approx(SIZE_PX**2 / (8 * 12), rel=1e-5)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_true_map_wins_deletion_and_insertion_over_chance(question, method):
+def test_a_true_map_wins_deletion_and_insertion_over_chance(question, removals, method):
     found = attribute(question, method, CONFIG)
-    values, curves = check(question, found, CONFIG, mask=None)
-    chance, _ = check_random_order(question, CONFIG)
+    values, curves = check(question, found, CONFIG, removals=removals, mask=None)
+    orders = control_orders(question, np.random.default_rng(0))
+    chance, _ = check_order(question, orders[RANDOM_ORDER], CONFIG)
     assert values["deletion_area"] < chance["deletion_area"]
     assert values["insertion_area"] > chance["insertion_area"]
     # a tenth of the picture holds all that matters
@@ -83,34 +95,34 @@ def test_a_true_map_wins_deletion_and_insertion_over_chance(question, method):
     assert curves["insertion"][1] == pytest.approx(curves["insertion"][-1], abs=1e-5)
 
 
-def test_a_map_of_the_wrong_place_loses_both(question):
+def test_a_map_of_the_wrong_place_loses_both(question, removals):
     wrong = np.ones((SIZE_PX, SIZE_PX), np.float32)
     wrong[PLACE] = 0
     found = Attribution(Method.INTEGRATED_GRADIENTS, wrong)
-    values, _ = check(question, found, CONFIG, mask=None)
-    chance, _ = check_random_order(question, CONFIG)
+    values, _ = check(question, found, CONFIG, removals=removals, mask=None)
+    orders = control_orders(question, np.random.default_rng(0))
+    chance, _ = check_order(question, orders[RANDOM_ORDER], CONFIG)
     assert values["deletion_area"] > chance["deletion_area"]
     assert values["insertion_area"] < chance["insertion_area"]
 
 
-def test_exact_contributions_leave_no_infidelity_and_random_ones_do(question):
+def test_exact_contributions_leave_no_infidelity_and_random_ones_do(question, removals):
     exact = attribute(question, Method.INTEGRATED_GRADIENTS, CONFIG)
-    values, _ = check(question, exact, CONFIG, mask=None)
+    values, _ = check(question, exact, CONFIG, removals=removals, mask=None)
     assert values["unexplained_share"] == pytest.approx(0, abs=1e-6)
     gradient = attribute(question, Method.SALIENCY, CONFIG)
-    values, _ = check(question, gradient, CONFIG, mask=None)
+    values, _ = check(question, gradient, CONFIG, removals=removals, mask=None)
     assert values["unexplained_share"] == pytest.approx(0, abs=1e-6)
     noise = np.random.default_rng(0).normal(size=(SIZE_PX, SIZE_PX)).astype(np.float32)
     random = Attribution(Method.INTEGRATED_GRADIENTS, noise)
-    values, _ = check(question, random, CONFIG, mask=None)
+    values, _ = check(question, random, CONFIG, removals=removals, mask=None)
     assert values["unexplained_share"] > 0.3
     assert values["infidelity"] > 0.01
 
 
 def test_curves_run_from_the_knee_to_the_reference_and_back(question):
-    cells = cells_of(SIZE_PX)
-    order = np.arange(int(cells.max()) + 1)
-    deletion, insertion = removal_curves(question, order, cells, 4)
+    curves = removal_curves(question, np.arange(len(cell_sums(ONES, cells_of(SIZE_PX)))), 4)
+    deletion, insertion = curves["deletion"], curves["insertion"]
     with torch.no_grad():
         own, reference = (
             float(question.log_odds(images).sigmoid())
@@ -118,6 +130,38 @@ def test_curves_run_from_the_knee_to_the_reference_and_back(question):
         )
     assert (deletion[0], insertion[-1]) == pytest.approx((own, own))
     assert (deletion[-1], insertion[0]) == pytest.approx((reference, reference))
+
+
+def test_infidelity_is_that_of_captum_on_the_same_removals(question, removals):
+    """After Captum's best factor, which it finds from the same draws."""
+    pixels = torch.rand(1, 1, SIZE_PX, SIZE_PX, generator=torch.Generator().manual_seed(1))
+    cells = cells_of(SIZE_PX)
+    masks = torch.from_numpy(removals.taken)[:, cells].unsqueeze(1)
+    changed = without(question, removals.taken, cells)
+    expected = captum_infidelity(
+        question.log_odds,
+        lambda _: (masks.float(), changed),
+        question.images,
+        pixels,
+        n_perturb_samples=len(masks),
+        normalize=True,
+    )
+    error, unexplained = infidelity(cell_sums(pixels[0, 0].numpy(), cells), removals)
+    assert error == pytest.approx(float(expected), rel=1e-4)
+    assert unexplained == pytest.approx(error / np.mean(removals.lost**2))
+
+
+def test_a_map_that_tells_nothing_explains_nothing(removals):
+    error, unexplained = infidelity(np.zeros(removals.taken.shape[1]), removals)
+    assert (error, unexplained) == (pytest.approx(np.mean(removals.lost**2)), 1)
+
+
+def test_the_cells_with_most_detail_come_first_whatever_the_network_looks_at(question):
+    images = question.images.clone()
+    images[..., 24:, :4] = 40
+    orders = control_orders(replace(question, images=images), np.random.default_rng(0))
+    first = cells_of(SIZE_PX).numpy()[24:, :4]
+    assert set(orders[DETAIL_ORDER][: len(np.unique(first))]) == set(np.unique(first))
 
 
 def test_areas_are_by_trapezoids():
@@ -186,7 +230,8 @@ def test_rank_correlation_compares_sizes():
     assert np.isnan(rank_correlation(one, np.ones((4, 4), np.float32)))
 
 
-def test_the_table_averages_knees_and_draws_persons():
+def test_the_table_averages_knees_and_draws_persons(monkeypatch):
+    monkeypatch.setattr(faithfulness_table, "_LEAST_PERSONS", 2)
     checks = Checks()
     insertion = {"a": 0.2, "b": 0.4, "c": 0.9}
     persons = {"a": "p", "b": "p", "c": "q"}
@@ -212,10 +257,13 @@ def test_the_table_averages_knees_and_draws_persons():
     assert last["probability"].item() == pytest.approx(0.5)
 
 
-def test_one_person_has_no_interval():
+@pytest.mark.parametrize("n_persons", [1, 9, 10])
+def test_a_few_persons_have_no_interval(n_persons):
     checks = Checks()
-    identity = {"knee_id": "a", "person": "p", "member": "m"}
-    checks.add(identity, "saliency", {"infidelity": 1.0}, {})
+    for number in range(n_persons):
+        identity = {"knee_id": str(number), "person": str(number), "member": "m"}
+        checks.add(identity, "saliency", {"infidelity": float(number)}, {})
     (row,) = checks.summary(seed=0)
-    assert (row["value"], row["ci_low"]) == (1.0, None)
-    assert "two persons" in row["reason"]
+    assert row["value"] == pytest.approx((n_persons - 1) / 2)
+    assert (row["ci_low"] is None) == (n_persons < 10)
+    assert ("10 persons" in (row["reason"] or "")) == (n_persons < 10)

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from kneeoa_mm.errors import InputError
 from kneeoa_mm.learning.framing import Square
-from kneeoa_mm.learning.joint_spaces import read_joint_spaces
-from kneeoa_mm.learning.mean_maps import MeanMaps
-from kneeoa_mm.learning.overlays import overlay, scaled, sheet
-from kneeoa_mm.learning.placement import Placement
-from kneeoa_mm.learning.question import Attribution, Method
+from kneeoa_mm.learning.saliency.joint_spaces import read_joint_spaces
+from kneeoa_mm.learning.saliency.mean_maps import MeanMaps
+from kneeoa_mm.learning.saliency.overlays import bars, overlay, scaled, sheet
+from kneeoa_mm.learning.saliency.placement import Placement
+from kneeoa_mm.learning.saliency.question import Attribution, Method
 from kneeoa_mm.records import Box
 
 FILM, BOX = (200, 300), Box(120, 40, 220, 140)
@@ -107,6 +107,22 @@ def test_a_drawn_map_keeps_its_signs_but_an_input_gradient_its_size():
     one = np.zeros((40, 40), np.float32)
     one[3, 3] = -5
     assert scaled(Attribution(Method.GRADCAM, one)).min() == -1, "a single pixel is still drawn"
+
+
+def test_a_single_pixel_of_a_fine_map_is_drawn_large_enough_to_be_seen():
+    one = np.zeros((320, 320), np.float32)
+    one[100, 100] = -5
+    drawn = scaled(Attribution(Method.INTEGRATED_GRADIENTS, one))
+    assert (drawn < -0.3).sum() > 50
+    assert not (drawn > 0).any()
+
+
+def test_bars_are_as_long_as_their_values_and_coloured_by_their_sign():
+    red, _, blue = np.moveaxis(bars({"picture": 2.0, "age_years": -1.0}).astype(int), 2, 0)
+    speaks_for, against = (red - blue > 200), (blue - red > 200)
+    lengths = speaks_for.any(axis=0).sum(), against.any(axis=0).sum()
+    assert lengths[0] == pytest.approx(2 * lengths[1], rel=0.05)
+    assert np.nonzero(against)[1].max() <= np.nonzero(speaks_for)[1].min(), "zero is in the middle"
 
 
 def test_a_sheet_has_a_row_for_each_member():

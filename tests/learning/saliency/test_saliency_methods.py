@@ -9,12 +9,13 @@ from torch import nn
 
 from kneeoa_mm.config import ExplainConfig
 from kneeoa_mm.errors import ConfigError
-from kneeoa_mm.learning.answers import Answer, choose_answer
-from kneeoa_mm.learning.attribution import attribute
-from kneeoa_mm.learning.feature_maps import choose_layer
+from kneeoa_mm.learning.fusion import Late
 from kneeoa_mm.learning.heads import CoralHead, CornHead, SoftmaxHead
-from kneeoa_mm.learning.networks import KLNetwork
-from kneeoa_mm.learning.question import Method, Question
+from kneeoa_mm.learning.networks import KLNetwork, ProgressionNetwork
+from kneeoa_mm.learning.saliency.answers import Answer, choose_answer
+from kneeoa_mm.learning.saliency.attribution import attribute
+from kneeoa_mm.learning.saliency.feature_maps import choose_layer
+from kneeoa_mm.learning.saliency.question import Method, Question
 
 SIZE_PX = 16
 PROGRESSION = Answer("progression")
@@ -124,6 +125,27 @@ def test_factors_and_picture_stand_on_one_scale(question, weights, method):
     )
     expected = contributions(question, weights, question.reference_images).sum()
     assert found.picture == pytest.approx(float(expected), abs=1e-3)
+
+
+@pytest.mark.parametrize("method", [each for each in Method if each is not Method.GRADCAM])
+def test_a_grade_of_a_fused_network_is_explained_by_the_picture_alone(method):
+    network = ProgressionNetwork("simple_cnn", clinical_features=3).eval()
+    found = attribute(
+        ask(network, clinical=True, answer=Answer("kl_grade_2", (2,))), method, CONFIG
+    )
+    assert found.status == "ok"
+    assert found.picture is not None
+    assert found.factors is None
+
+
+def test_a_map_follows_the_predicted_grade_into_progression():
+    """The grade learns nothing from the risk, yet it is what moves this risk, and alone."""
+    torch.manual_seed(0)
+    network = ProgressionNetwork("simple_cnn", kl_input="predicted", fusion="late").eval()
+    (late,) = (part for part in network.modules() if isinstance(part, Late))
+    late.image_scores.weight.data.zero_()
+    found = attribute(ask(network), Method.SALIENCY, CONFIG)
+    assert found.status == "ok"
 
 
 @pytest.mark.parametrize("method", [Method.INTEGRATED_GRADIENTS, Method.GRADIENT_SHAP])

@@ -7,91 +7,19 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import save
 
-from kneeoa_mm import tables
 from kneeoa_mm.config import ExplainConfig
 from kneeoa_mm.errors import ConfigError, InputError, ItemError
-from kneeoa_mm.learning.clinical import ClinicalEncoding
-from kneeoa_mm.learning.explained_knee import explain_knee
-from kneeoa_mm.learning.explained_sample import Sample, factor_columns
 from kneeoa_mm.learning.inference import load_ensemble
-from kneeoa_mm.learning.networks import KLNetwork, ProgressionNetwork
-from kneeoa_mm.learning.saliency import explain
+from kneeoa_mm.learning.networks import ProgressionNetwork
+from kneeoa_mm.learning.saliency.explain import explain
+from kneeoa_mm.learning.saliency.explained_knee import explain_knee
+from kneeoa_mm.learning.saliency.sample import Sample, factor_columns
 from kneeoa_mm.learning.sources import read_knees
-from kneeoa_mm.model_folder import ModelCard, Preprocessing, SeenSubjects, write_model
 
-ENCODING = ClinicalEncoding({"age_years": (60.0, 5.0)}, {"sex": ["F", "M"]})
-GRADES = tuple(f"kl_prob_{grade}" for grade in range(5))
-FILM_PX, BOX = (120, 200), (20, 30, 100, 110)
-BOX_COLUMNS = ("box_left_px", "box_top_px", "box_right_px", "box_bottom_px")
 QUICK = {"steps": 4, "draws": 4, "occlusion_window": 0.25, "occlusion_stride": 0.25}
 ALL_METHODS = ("gradcam", "saliency", "integrated_gradients", "occlusion", "gradient_shap")
-
-
-def write_member(run, name, network, *, size_px=40, std=0.5, training=(), kind="jsl"):
-    fused = kind == "jsl"
-    card = ModelCard(
-        architecture=network.architecture,
-        kind=kind,
-        outputs=(*GRADES, "jsl_48m_prob") if fused else GRADES,
-        preprocessing=Preprocessing(
-            image_size_px=size_px,
-            mean=0.5,
-            std=std,
-            clip_percentiles=(0.0, 100.0),
-            reinvert_negatives=False,
-        ),
-        clinical=ENCODING.to_card() if fused else None,
-        seen_subjects=SeenSubjects.of(training, [], salt=b"salt"),
-    )
-    write_model(run / "members" / name, card, save(network.state_dict()))
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, knee_of_grade):
-    """Six persons, three members: one of another size, one that knows the first person."""
-    out = tmp_path_factory.mktemp("explain")
-    torch.manual_seed(0)
-    width = ENCODING.n_features
-    for name, size_px, training in (("00", 40, ["0"]), ("01", 48, []), ("02", 40, [])):
-        network = ProgressionNetwork("simple_cnn", clinical_features=width)
-        write_member(out / "fused", name, network, size_px=size_px, training=training)
-    everyone = [str(number) for number in range(6)]
-    write_member(out / "kl", "00", KLNetwork("simple_cnn"), training=everyone, kind="kl")
-    generator = np.random.default_rng(0)
-    (out / "knees" / "images").mkdir(parents=True)
-    (out / "films").mkdir()
-    rows = []
-    for number in range(6):
-        pixels = knee_of_grade(number % 5, generator)
-        Image.fromarray(pixels).save(out / "knees" / "images" / f"{number}.png")
-        film = np.zeros(FILM_PX, np.uint8)
-        left, top, right, bottom = BOX
-        film[top:bottom, left:right] = np.kron(pixels[:, ::-1], np.ones((2, 2), np.uint8))
-        if number:
-            Image.fromarray(film).save(out / "films" / f"{number}.png")
-        rows.append(
-            {
-                "knee_id": f"trial:{number}:0:L",
-                "subject_id": str(number),
-                "laterality": "L",
-                "image_path": f"images/{number}.png",
-                "source": f"{number}.png",
-                **dict(zip(BOX_COLUMNS, BOX, strict=True)),
-                "flipped": True,
-                "kl_grade": number % 5,
-            }
-        )
-    knees = pd.DataFrame(rows)
-    tables.write_table(knees, tables.KNEES, out / "knees" / "knees.parquet")
-    factors = {"age_years": np.linspace(50, 70, 6), "sex": list("FMFMFM"), "jsl_48m": [0, 1] * 3}
-    knees[["knee_id"]].assign(**factors).to_csv(out / "clinical.csv", index=False)
-    outline = json.dumps([[40, 60], [80, 60], [80, 80], [40, 80]])
-    knees[["knee_id"]].assign(joint_space_px=outline).to_csv(out / "spaces.csv", index=False)
-    return out
 
 
 def read_film(films):
@@ -177,7 +105,7 @@ def test_overlays_lie_on_the_film_and_on_the_crop_where_the_film_is_gone(explain
     assert on_film["map_mirrored"]
     with Image.open(out / on_film["overlay"]) as picture:
         pixels = np.asarray(picture)
-    assert pixels.shape == (*FILM_PX, 3)
+    assert pixels.shape == (120, 200, 3)
     colourful = (pixels.max(axis=2) - pixels.min(axis=2)) > 8
     rows_px, columns_px = np.nonzero(colourful)
     assert colourful.any()
@@ -260,19 +188,21 @@ def test_at_least_one_knee_is_asked_for(folder, tmp_path):
         explain(folder / "knees", folder / "kl", tmp_path / "out", limit=0)
 
 
-def test_columns_of_factors_are_those_of_the_encoding():
+def test_columns_of_factors_are_those_of_the_encoding(encoding):
     """A factor that alone is known alone changes its columns."""
-    columns = factor_columns(ENCODING)
-    assert sorted(itertools.chain(*columns.values())) == list(range(ENCODING.n_features))
+    columns = factor_columns(encoding)
+    assert sorted(itertools.chain(*columns.values())) == list(range(encoding.n_features))
     nobody = pd.DataFrame(index=["k"])
     for name, value in (("age_years", 70.0), ("sex", "M")):
-        changed = ENCODING.transform(nobody.assign(**{name: value})) != ENCODING.transform(nobody)
+        changed = encoding.transform(nobody.assign(**{name: value})) != encoding.transform(nobody)
         assert set(np.nonzero(changed[0])[0]) <= set(columns[name])
 
 
-def test_a_read_grade_is_a_factor_of_a_model_that_wants_it(folder, tmp_path):
+def test_a_read_grade_is_a_factor_of_a_model_that_wants_it(
+    folder, write_member, encoding, tmp_path
+):
     network = ProgressionNetwork(
-        "simple_cnn", clinical_features=ENCODING.n_features, kl_input="read"
+        "simple_cnn", clinical_features=encoding.n_features, kl_input="read"
     )
     write_member(tmp_path / "run", "00", network)
     table = pd.read_csv(folder / "clinical.csv").assign(kl_grade=[0, 1, 2, 3, 4, None])

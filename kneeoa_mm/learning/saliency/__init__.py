@@ -1,0 +1,1 @@
+"""Where a model looks, and whether its maps can be believed."""
