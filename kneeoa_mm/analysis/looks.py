@@ -23,6 +23,7 @@ from kneeoa_mm.run_folder import CONFIG_FILE
 SUFFIX = ".looks.jsonl"
 HELD_OUT = "test"
 """Name of the part of a split that is held out."""
+_OF_THE_SPLIT = f"split {HELD_OUT}"
 
 
 def log_beside(predictions: Path) -> Path:
@@ -53,7 +54,7 @@ def log_look(
     predictions_sha256: str,
     knees: Iterable[str],
     metrics: Iterable[str],
-    held_out: str = f"split {HELD_OUT}",
+    held_out: str = _OF_THE_SPLIT,
 ) -> dict[str, Any] | None:
     """Add a line to a log, and count the looks so far.
 

@@ -189,8 +189,8 @@ def test_a_head_trained_on_features_is_the_head_trained_on_still_images(
     jsl(study, tmp_path / "features", *FACTORS, *still)
     plan = members.Plan
 
-    def unfrozen(*arguments, frozen_encoder):
-        return plan(*arguments)
+    def unfrozen(*arguments, frozen_encoder, **known):
+        return plan(*arguments, **known)
 
     monkeypatch.setattr("kneeoa_mm.learning.train_jsl.Plan", unfrozen)
     jsl(study, tmp_path / "images", *FACTORS, *still)
