@@ -139,7 +139,8 @@ def refuse_taken(
     """
     if out.is_file():
         raise OutputExistsError("The output must be a directory.", found="a file", where=out)
-    if not out.exists() or not any(out.iterdir()):
+    # who comes in the moment in which another run begins finds its lock and no config.yaml yet
+    if not out.exists() or all(_is_of_a_beginning(path) for path in out.iterdir()):
         return
     is_run = (out / CONFIG_FILE).is_file()
     if resume and is_run:
@@ -163,6 +164,10 @@ def refuse_taken(
         if is_run
         else "name another --out",
     )
+
+
+def _is_of_a_beginning(path: Path) -> bool:
+    return path.name.startswith((LOCK_FILE, _UNFINISHED))
 
 
 def _difference(before: str, now: str) -> str:

@@ -138,6 +138,16 @@ def test_parts_of_a_run_live_beside_each_other_and_beside_no_whole_run(tmp_path)
     assert [path.name for path in out.iterdir()] == ["config.yaml"]
 
 
+def test_parts_may_begin_at_the_same_moment(tmp_path):
+    """The first has its lock and is about to write config.yaml when the second looks."""
+    out = tmp_path / "run"
+    with open_run(out, config_yaml="seed: 3\n", part="1"):
+        (out / "config.yaml").rename(out / ".unfinished-config.yaml")
+        with open_run(out, config_yaml="seed: 3\n", part="2"):
+            assert (out / "config.yaml").read_text() == "seed: 3\n"
+    assert sorted(path.name for path in out.iterdir()) == [".unfinished-config.yaml", "config.yaml"]
+
+
 def test_a_part_of_another_configuration_is_refused_with_the_difference(tmp_path):
     with open_run(tmp_path / "run", config_yaml="train:\n  lr: 0.1\n", part="1"):
         pass
