@@ -22,11 +22,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from kneeoa_mm.config import PreprocessConfig
 from kneeoa_mm.imaging.detector import JointDetector
 from kneeoa_mm.imaging.detectors import make_detector
 from kneeoa_mm.imaging.radiograph import Radiograph
 from kneeoa_mm.records import PixelSpacing
+from kneeoa_mm.settings import PreprocessConfig
 
 EDGES = ["left_px", "top_px", "right_px", "bottom_px"]
 

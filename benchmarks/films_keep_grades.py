@@ -32,7 +32,6 @@ from PIL import Image
 from scipy import ndimage
 
 from kneeoa_mm import tables
-from kneeoa_mm.config import PreprocessConfig
 from kneeoa_mm.imaging.detector import FilmSide, JointDetection
 from kneeoa_mm.imaging.dicom import read_film
 from kneeoa_mm.imaging.films import cut_knees
@@ -41,6 +40,7 @@ from kneeoa_mm.imaging.preprocess import preprocess
 from kneeoa_mm.learning.inference import Ensemble, load_ensemble, predict_knees
 from kneeoa_mm.learning.sources import read_knees
 from kneeoa_mm.records import Box, Photometric
+from kneeoa_mm.settings import PreprocessConfig
 from kneeoa_mm.synthetic.composites import compose
 from kneeoa_mm.synthetic.legs import KneeCrop
 from kneeoa_mm.synthetic.radiographs import write_radiograph

@@ -38,13 +38,13 @@ import pydicom
 from PIL import Image
 
 from kneeoa_mm import __version__
-from kneeoa_mm.config import PreprocessConfig
 from kneeoa_mm.identifiers import Identifiers
 from kneeoa_mm.imaging.detectors import make_detector
 from kneeoa_mm.imaging.identity import Naming
 from kneeoa_mm.imaging.preprocess import preprocess
 from kneeoa_mm.imaging.worker import FilmTask, prepare, work
 from kneeoa_mm.records import Photometric
+from kneeoa_mm.settings import PreprocessConfig
 from kneeoa_mm.synthetic.cohort import synthesize
 from kneeoa_mm.synthetic.radiographs import write_radiograph
 

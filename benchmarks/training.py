@@ -36,7 +36,6 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from kneeoa_mm import __version__
-from kneeoa_mm.config import AugmentConfig, TrainConfig
 from kneeoa_mm.learning.batches import Batches
 from kneeoa_mm.learning.fitting import fit
 from kneeoa_mm.learning.inference import ImageStore, choose_device
@@ -44,6 +43,7 @@ from kneeoa_mm.learning.job import Job
 from kneeoa_mm.learning.losses import GradeLoss, grade_targets
 from kneeoa_mm.learning.networks import KLNetwork
 from kneeoa_mm.model_folder import Preprocessing
+from kneeoa_mm.settings import AugmentConfig, TrainConfig
 
 MEAN, STD = 0.449, 0.226
 PNG_PX = 224

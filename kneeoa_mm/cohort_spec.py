@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from kneeoa_mm.config import Settings, read_yaml_mapping, shipped, validate
+from kneeoa_mm.config import read_yaml_mapping, shipped, validate
 from kneeoa_mm.errors import ConfigError
+from kneeoa_mm.settings import Settings
 
 ENROLLEES = "enrollees"
 KEYS = ("subject_id", "laterality", "visit", "reading_project")

@@ -3,15 +3,9 @@
 import pytest
 import yaml
 
-from kneeoa_mm.config import (
-    PretrainKLConfig,
-    TrainConfig,
-    TrainJSLConfig,
-    find_recipe,
-    load_config,
-    shipped,
-)
+from kneeoa_mm.config import find_recipe, load_config, shipped
 from kneeoa_mm.errors import ConfigError
+from kneeoa_mm.settings import PretrainKLConfig, TrainConfig, TrainJSLConfig
 
 
 @pytest.fixture

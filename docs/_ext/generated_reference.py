@@ -22,6 +22,8 @@ from typing import Any
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
+from kneeoa_mm.settings import PretrainKLConfig, TrainJSLConfig
+
 PLACEHOLDER = "<!-- generated -->"
 API_FOLDER = "reference/api"
 
@@ -51,7 +53,9 @@ def write_api_pages(folder: Path) -> None:
 
     found = pkgutil.walk_packages(kneeoa_mm.__path__, "kneeoa_mm.")
     # the functions of the command line are documented as commands
-    names = [info.name for info in found if not info.ispkg and info.name != "kneeoa_mm.cli"]
+    names = [
+        info.name for info in found if not info.ispkg and not info.name.startswith("kneeoa_mm.cli.")
+    ]
     pages = {
         f"{name}.md": f"# {name.removeprefix('kneeoa_mm.')}\n\n"
         f"```{{eval-rst}}\n.. automodule:: {name}\n```\n"
@@ -150,7 +154,7 @@ def recipes(module: ModuleType) -> str:
     rows, sections = [], []
     for path in sorted(folder.glob("*.yaml")):
         title, says = recipe_comment(path.read_text(encoding="utf-8"))
-        config = module.load_config(module.PretrainKLConfig, recipe=path)
+        config = module.load_config(PretrainKLConfig, recipe=path)
         counts = {member.backbone: n_parameters(member.backbone) for member in config.members}
         networks = ", ".join(f"{m.backbone} ({m.image_size_px} px)" for m in config.members)
         times = f", {config.repeats} times each" if config.repeats > 1 else ""
@@ -175,7 +179,7 @@ def progression_recipes(module: ModuleType) -> str:
     rows, sections = [], []
     for path in sorted((module.shipped("configs") / "jsl").glob("*.yaml")):
         title, says = recipe_comment(path.read_text(encoding="utf-8"))
-        config = module.load_config(module.TrainJSLConfig, recipe=path)
+        config = module.load_config(TrainJSLConfig, recipe=path)
         rows.append(
             (
                 f"[`{path.stem}`](#{path.stem})",
@@ -263,7 +267,7 @@ def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 PAGES: dict[str, tuple[str, Callable[[ModuleType], str]]] = {
     "reference/cli": ("kneeoa_mm.cli", command_help),
     "reference/tables": ("kneeoa_mm.tables", table_schemas),
-    "reference/configuration": ("kneeoa_mm.config", configuration),
+    "reference/configuration": ("kneeoa_mm.settings", configuration),
     "reference/errors": ("kneeoa_mm.errors", exit_codes),
     "reference/recipes": ("kneeoa_mm.config", recipes),
     "reference/progression-recipes": ("kneeoa_mm.config", progression_recipes),

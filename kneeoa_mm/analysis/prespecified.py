@@ -14,8 +14,9 @@ from pydantic import Field
 
 from kneeoa_mm.analysis.results import sha256_of
 from kneeoa_mm.analysis.subgroups import Bands
-from kneeoa_mm.config import Settings, read_yaml_mapping, validate
+from kneeoa_mm.config import read_yaml_mapping, validate
 from kneeoa_mm.records import Outcome
+from kneeoa_mm.settings import Settings
 
 EXPLORATORY = "exploratory"
 _AT = "_at_"

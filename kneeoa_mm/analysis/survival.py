@@ -34,10 +34,11 @@ from kneeoa_mm.analysis.survival_document import (
 )
 from kneeoa_mm.analysis.time_models import AftModel, CoxModel
 from kneeoa_mm.analysis.time_to_event import Groups, groups_of, read_time_to_event
-from kneeoa_mm.config import Settings, validate
+from kneeoa_mm.config import validate
 from kneeoa_mm.errors import InputError
 from kneeoa_mm.records import Outcome, StageResult
 from kneeoa_mm.run_folder import open_run, write_json
+from kneeoa_mm.settings import Settings
 from kneeoa_mm.tables import COHORT, PREDICTIONS, read_table
 
 SURVIVAL_FILE = "survival.json"

@@ -17,10 +17,11 @@ from kneeoa_mm.cohort.partition import cohort_folds, site_folds
 from kneeoa_mm.cohort.sensitivity import sensitivity_table
 from kneeoa_mm.cohort.summary import baseline_table
 from kneeoa_mm.cohort_spec import CohortSpec
-from kneeoa_mm.config import Settings, validate
+from kneeoa_mm.config import validate
 from kneeoa_mm.identifiers import KEEP, read_identifiers
 from kneeoa_mm.records import Outcome, StageResult
 from kneeoa_mm.run_folder import atomic_path, open_run, refuse_taken, write_json
+from kneeoa_mm.settings import Settings
 from kneeoa_mm.tables import COHORT, FOLDS, KL_READINGS, KNEES, write_table
 
 PRIMARY = Outcome.JSL_OR_KR_48M

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kneeoa_mm.config import PreprocessConfig
 from kneeoa_mm.imaging import yolo
 from kneeoa_mm.imaging.detector import JointDetector
 from kneeoa_mm.imaging.profile import ProfileDetector
 from kneeoa_mm.model_folder import DetectorCard, read_model
+from kneeoa_mm.settings import PreprocessConfig
 
 
 def resolve_detector(config: PreprocessConfig) -> PreprocessConfig:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
-from kneeoa_mm.config import PreprocessConfig
 from kneeoa_mm.errors import ConfigError, ItemError
 from kneeoa_mm.imaging.identity import Naming
 from kneeoa_mm.imaging.journal import Journal
 from kneeoa_mm.imaging.runner import run_films
 from kneeoa_mm.imaging.worker import FilmRecord, FilmTask, prepare, rejected, work
+from kneeoa_mm.settings import PreprocessConfig
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kneeoa_mm.config import PreprocessConfig
 from kneeoa_mm.errors import ItemError
 from kneeoa_mm.imaging.closeup import close_up, picture_flags
 from kneeoa_mm.imaging.detector import PLATEAU_MM, JointDetection, JointDetector
@@ -21,6 +20,7 @@ from kneeoa_mm.imaging.pictures import is_picture, read_picture
 from kneeoa_mm.imaging.quality import QCFlag, image_flags, is_cut_off, place_flags
 from kneeoa_mm.imaging.radiograph import Pixels, Radiograph, crop, pixel_digest
 from kneeoa_mm.records import Box, Laterality, PixelSpacing, SpacingSource, View
+from kneeoa_mm.settings import PreprocessConfig
 
 _FRONTAL_VIEWS = {View.PA_FIXED_FLEXION, View.AP, View.UNKNOWN}
 _MOST_WIDTHS_OF_ONE_KNEE = 1.6

@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 from kneeoa_mm import __version__
 from kneeoa_mm.cohort_spec import CohortSpec
-from kneeoa_mm.config import PreprocessConfig
 from kneeoa_mm.errors import ConfigError, KneeOAError, OutputExistsError
 from kneeoa_mm.identifiers import KEEP, Identifiers, keyed_hash, new_key_file, read_identifiers
 from kneeoa_mm.imaging import ray_engine
@@ -34,6 +33,7 @@ from kneeoa_mm.imaging.worker import FilmRecord, printable
 from kneeoa_mm.progress import track
 from kneeoa_mm.records import StageResult
 from kneeoa_mm.run_folder import open_run
+from kneeoa_mm.settings import PreprocessConfig
 
 
 def preprocess(

@@ -11,7 +11,6 @@ import pandas as pd
 import yaml
 from PIL import Image
 
-from kneeoa_mm.config import TrainDetectorConfig
 from kneeoa_mm.errors import InputError, ItemError
 from kneeoa_mm.imaging import yolo
 from kneeoa_mm.imaging.boxes import JointBox, LabelledFilm, read_labelled_films
@@ -21,6 +20,7 @@ from kneeoa_mm.model_folder import DetectorCard, write_model
 from kneeoa_mm.progress import say, track
 from kneeoa_mm.records import Reject, StageResult
 from kneeoa_mm.run_folder import open_run
+from kneeoa_mm.settings import TrainDetectorConfig
 from kneeoa_mm.tables import REJECTS, write_table
 
 LICENCE = "AGPL-3.0-only"

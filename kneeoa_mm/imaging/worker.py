@@ -13,7 +13,6 @@ from typing import Any
 
 from PIL import Image
 
-from kneeoa_mm.config import PreprocessConfig
 from kneeoa_mm.errors import ItemError
 from kneeoa_mm.imaging.detector import JointDetector
 from kneeoa_mm.imaging.detectors import make_detector
@@ -26,6 +25,7 @@ from kneeoa_mm.imaging.limits import (
     silence,
 )
 from kneeoa_mm.records import UNKNOWN, Reject
+from kneeoa_mm.settings import PreprocessConfig
 
 _COMPRESSION = zlib.Z_RLE
 """Of PNG: the noise of a film has no repetitions, and looking for them takes half the time."""

@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kneeoa_mm.config import TrainDetectorConfig
 from kneeoa_mm.errors import MissingExtraError, ModelFolderError
 from kneeoa_mm.imaging.detector import Candidate, JointDetection, choose_joints
 from kneeoa_mm.imaging.radiograph import Pixels, resize
 from kneeoa_mm.model_folder import DetectorCard, read_model
 from kneeoa_mm.records import PixelSpacing
+from kneeoa_mm.settings import TrainDetectorConfig
 
 SHIPPED_DETECTOR = Path(__file__).with_name("knee_joint_yolo")
 """Model folder of the detector that comes with the package; its licence stands beside it."""

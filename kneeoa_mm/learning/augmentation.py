@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kneeoa_mm.config import AugmentConfig
+from kneeoa_mm.settings import AugmentConfig
 
 
 def mix(batch: dict[str, Tensor], alpha: float, generator: torch.Generator) -> dict[str, Tensor]:

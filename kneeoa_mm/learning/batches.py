@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kneeoa_mm.config import AugmentConfig
 from kneeoa_mm.learning.augmentation import draw_amounts, mix, vary
 from kneeoa_mm.learning.dataset import to_input
 from kneeoa_mm.model_folder import Preprocessing
+from kneeoa_mm.settings import AugmentConfig
 
 
 class Batches:

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 
-from kneeoa_mm.config import Positive, Settings
 from kneeoa_mm.errors import InputError
 from kneeoa_mm.folds import folds_of, make_folds
 from kneeoa_mm.learning.conformal import Conformal, SetRule
+from kneeoa_mm.settings import Positive, Settings
 
 Probabilities = NDArray[np.float64]
 Grades = NDArray[np.int64]

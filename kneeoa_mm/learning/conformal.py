@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from kneeoa_mm.config import Settings
+from kneeoa_mm.settings import Settings
 
 Probabilities = NDArray[np.float64]
 Method = Literal["lac", "aps"]

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from kneeoa_mm.config import TrainConfig
 from kneeoa_mm.errors import ConfigError, InputError
 from kneeoa_mm.learning import processes
 from kneeoa_mm.learning.inference import choose_device
 from kneeoa_mm.learning.job import BEST_WEIGHTS, LAST_CHECKPOINT, Job, Record
 from kneeoa_mm.learning.training import train_stage
 from kneeoa_mm.progress import say
+from kneeoa_mm.settings import TrainConfig
 
 
 def check_precision(config: TrainConfig, device: str) -> None:

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kneeoa_mm.config import TrainConfig
 from kneeoa_mm.learning.image_cache import map_images
 from kneeoa_mm.learning.networks import Network
 from kneeoa_mm.model_folder import Preprocessing
+from kneeoa_mm.settings import TrainConfig
 
 LAST_CHECKPOINT = "last.ckpt"
 BEST_WEIGHTS = "best.safetensors"

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from kneeoa_mm.config import TrainConfig
 from kneeoa_mm.learning.heads import N_GRADES
+from kneeoa_mm.settings import TrainConfig
 
 
 def grade_targets(grades: NDArray[np.float64]) -> Tensor:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 
 from kneeoa_mm import tables
-from kneeoa_mm.config import TrainConfig
 from kneeoa_mm.errors import InputError
 from kneeoa_mm.learning import familiarity
 from kneeoa_mm.learning.ballots import PREDICTIONS_FILE, is_vote, write_ballots
@@ -41,6 +40,7 @@ from kneeoa_mm.model_folder import CARD_FILE, ModelCard, SeenSubjects, write_mod
 from kneeoa_mm.progress import say
 from kneeoa_mm.records import KL_CLASSES, Reject
 from kneeoa_mm.run_folder import atomic_path, write_json
+from kneeoa_mm.settings import TrainConfig
 
 KL_OUTPUTS = tuple(f"kl_prob_{grade}" for grade in KL_CLASSES)
 HISTORY_FILE = "history.csv"

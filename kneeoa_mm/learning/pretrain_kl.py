@@ -9,7 +9,6 @@ import pandas as pd
 import torch
 
 from kneeoa_mm import tables
-from kneeoa_mm.config import MemberConfig, PretrainKLConfig
 from kneeoa_mm.errors import InputError
 from kneeoa_mm.folds import make_folds
 from kneeoa_mm.learning.backbones import find_weights, load_pretrained
@@ -39,6 +38,7 @@ from kneeoa_mm.metrics import GRADE_PROBABILITY_METRICS as PROBABILITY_METRICS
 from kneeoa_mm.model_folder import Preprocessing
 from kneeoa_mm.records import StageResult
 from kneeoa_mm.run_folder import open_run, refuse_taken
+from kneeoa_mm.settings import MemberConfig, PretrainKLConfig
 
 _SHOWN_EACH_EPOCH = ("accuracy", "precision", "recall", "qwk")
 CLIP_PERCENTILES = (1.0, 99.0)

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import (
     OneCycleLR,
 )
 
-from kneeoa_mm.config import StageConfig, TrainConfig
+from kneeoa_mm.settings import StageConfig, TrainConfig
 
 _RISE = 0.2
 """Share of one cycle in which the rate rises."""

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from kneeoa_mm import tables
-from kneeoa_mm.config import TrainJSLConfig
 from kneeoa_mm.errors import InputError, LeakError
 from kneeoa_mm.learning.event_times import observed_of
 from kneeoa_mm.learning.losses import grade_targets
 from kneeoa_mm.learning.splits import Split
 from kneeoa_mm.records import KneeKey, Outcome
+from kneeoa_mm.settings import TrainJSLConfig
 
 _MAX_LISTED = 5
 _NO_FACTORS = {

@@ -9,7 +9,6 @@ import pandas as pd
 import torch
 
 from kneeoa_mm import tables
-from kneeoa_mm.config import TrainJSLConfig
 from kneeoa_mm.errors import LeakError
 from kneeoa_mm.learning.clinical import ClinicalEncoding
 from kneeoa_mm.learning.fitting import check_precision
@@ -37,6 +36,7 @@ from kneeoa_mm.learning.views import Views
 from kneeoa_mm.metrics import BINARY_METRICS, estimate
 from kneeoa_mm.records import StageResult
 from kneeoa_mm.run_folder import open_run, refuse_taken
+from kneeoa_mm.settings import TrainJSLConfig
 
 
 def train_jsl(

@@ -34,7 +34,6 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from kneeoa_mm.config import StageConfig
 from kneeoa_mm.errors import KneeOAError
 from kneeoa_mm.learning import processes
 from kneeoa_mm.learning.batches import Batches
@@ -57,6 +56,7 @@ from kneeoa_mm.learning.stages import (
 )
 from kneeoa_mm.progress import say
 from kneeoa_mm.run_folder import atomic_path
+from kneeoa_mm.settings import StageConfig
 
 _PRECISION: dict[str, Any] = {
     "float32": "32-true",

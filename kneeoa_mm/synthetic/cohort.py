@@ -14,10 +14,11 @@ import pandas as pd
 import pandera.pandas as pa
 from pydantic import Field
 
-from kneeoa_mm.config import Settings, validate
+from kneeoa_mm.config import validate
 from kneeoa_mm.progress import track
 from kneeoa_mm.records import StageResult
 from kneeoa_mm.run_folder import open_run, write_json
+from kneeoa_mm.settings import Settings
 from kneeoa_mm.synthetic.best_possible import best_possible
 from kneeoa_mm.synthetic.oai_tables import Rows, write_tables
 from kneeoa_mm.synthetic.population import Population

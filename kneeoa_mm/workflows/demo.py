@@ -12,14 +12,7 @@ from kneeoa_mm.analysis.report import report
 from kneeoa_mm.analysis.survival import survive
 from kneeoa_mm.cohort.build import build_cohort
 from kneeoa_mm.cohort_spec import read_cohort_spec
-from kneeoa_mm.config import (
-    ExplainConfig,
-    PreprocessConfig,
-    PretrainKLConfig,
-    TrainJSLConfig,
-    find_recipe,
-    load_config,
-)
+from kneeoa_mm.config import find_recipe, load_config
 from kneeoa_mm.imaging.preprocess import preprocess
 from kneeoa_mm.learning.pretrain_kl import pretrain_kl
 from kneeoa_mm.learning.saliency.explain import explain
@@ -27,6 +20,7 @@ from kneeoa_mm.learning.train_jsl import train_jsl
 from kneeoa_mm.progress import say
 from kneeoa_mm.records import Outcome, StageResult
 from kneeoa_mm.run_folder import open_run
+from kneeoa_mm.settings import ExplainConfig, PreprocessConfig, PretrainKLConfig, TrainJSLConfig
 from kneeoa_mm.synthetic.cohort import synthesize
 from kneeoa_mm.workflows.compare import compare
 from kneeoa_mm.workflows.predict import predict

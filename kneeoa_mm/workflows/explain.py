@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kneeoa_mm.config import PreprocessConfig
 from kneeoa_mm.errors import InputError, ItemError
 from kneeoa_mm.imaging.films import read_greys
 from kneeoa_mm.learning.saliency import explain as stage
 from kneeoa_mm.records import StageResult
+from kneeoa_mm.settings import PreprocessConfig
 
 
 def explain(

@@ -15,7 +15,6 @@ from kneeoa_mm import tables
 from kneeoa_mm.analysis import looks
 from kneeoa_mm.analysis.results import sha256_of
 from kneeoa_mm.cohort_spec import CohortSpec
-from kneeoa_mm.config import PreprocessConfig
 from kneeoa_mm.errors import InputError, OutputExistsError
 from kneeoa_mm.imaging.preprocess import preprocess
 from kneeoa_mm.learning.clinical import read_clinical
@@ -25,6 +24,7 @@ from kneeoa_mm.learning.sources import IMAGE_SUFFIXES, read_knees
 from kneeoa_mm.model_folder import shipped_grader
 from kneeoa_mm.progress import say
 from kneeoa_mm.records import KneeKey, PredictionStatus, StageResult
+from kneeoa_mm.settings import PreprocessConfig
 
 _SHOWN = 10
 """Knees that a person is shown at the end."""

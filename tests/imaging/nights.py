@@ -13,10 +13,10 @@ import phantoms
 import pytest
 
 from kneeoa_mm.cohort_spec import read_cohort_spec
-from kneeoa_mm.config import PreprocessConfig
 from kneeoa_mm.imaging import engine
 from kneeoa_mm.imaging.preprocess import preprocess
 from kneeoa_mm.records import StageResult
+from kneeoa_mm.settings import PreprocessConfig
 
 FILM = phantoms.knee_film(spacing_mm=(1.0, 1.0))
 CONFIG = PreprocessConfig(pixel_spacing_mm=1.0, detector="profile")

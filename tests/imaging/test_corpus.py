@@ -9,7 +9,6 @@ import numpy as np
 import pydicom
 import pytest
 
-from kneeoa_mm.config import PreprocessConfig
 from kneeoa_mm.errors import ItemError
 from kneeoa_mm.identifiers import Identifiers
 from kneeoa_mm.imaging.dicom import read_film
@@ -17,6 +16,7 @@ from kneeoa_mm.imaging.identity import Naming
 from kneeoa_mm.imaging.radiograph import resize
 from kneeoa_mm.imaging.runner import run_films
 from kneeoa_mm.imaging.worker import FilmRecord, FilmTask, work
+from kneeoa_mm.settings import PreprocessConfig
 
 CORPUS = Path(pydicom.__file__).parent / "data" / "test_files"
 FILES = sorted(path for path in CORPUS.rglob("*") if path.is_file())

@@ -12,7 +12,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from kneeoa_mm.config import PreprocessConfig
 from kneeoa_mm.errors import ItemError
 from kneeoa_mm.identifiers import Identifiers
 from kneeoa_mm.imaging.detector import PLATEAU_MM, FilmSide, JointDetection
@@ -23,6 +22,7 @@ from kneeoa_mm.imaging.profile import ProfileDetector
 from kneeoa_mm.imaging.quality import QCFlag
 from kneeoa_mm.imaging.radiograph import Pixels, Radiograph
 from kneeoa_mm.records import Box, Laterality, PixelSpacing
+from kneeoa_mm.settings import PreprocessConfig
 
 STEP_MM = 0.2
 CONFIG = PreprocessConfig(crop_mm=60, pixel_spacing_mm=STEP_MM)

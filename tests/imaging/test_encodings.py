@@ -20,7 +20,6 @@ from PIL import Image
 from pydicom.encaps import generate_fragments
 from pydicom.uid import ExplicitVRBigEndian, JPEGBaseline8Bit, JPEGLossless, JPEGLosslessSV1
 
-from kneeoa_mm.config import PreprocessConfig
 from kneeoa_mm.errors import ItemError
 from kneeoa_mm.identifiers import Identifiers
 from kneeoa_mm.imaging.codestream import read_codestream
@@ -29,6 +28,7 @@ from kneeoa_mm.imaging.films import process_film
 from kneeoa_mm.imaging.identity import Naming
 from kneeoa_mm.imaging.profile import ProfileDetector
 from kneeoa_mm.imaging.radiograph import Radiograph
+from kneeoa_mm.settings import PreprocessConfig
 
 FILM = phantoms.knee_film(spacing_mm=(4.0, 4.0))
 

@@ -11,7 +11,6 @@ import phantoms
 import pytest
 from pydicom.uid import ExplicitVRBigEndian, JPEG2000Lossless, RLELossless
 
-from kneeoa_mm.config import PreprocessConfig
 from kneeoa_mm.errors import ItemError
 from kneeoa_mm.identifiers import Identifiers
 from kneeoa_mm.imaging.detectors import make_detector
@@ -19,6 +18,7 @@ from kneeoa_mm.imaging.films import FilmKnees, Knee, process_film
 from kneeoa_mm.imaging.identity import Naming
 from kneeoa_mm.imaging.quality import QCFlag
 from kneeoa_mm.records import Laterality, SpacingSource
+from kneeoa_mm.settings import PreprocessConfig
 
 CONFIG = PreprocessConfig(crop_mm=140, pixel_spacing_mm=0.7)
 SIDE_PX = 200

@@ -16,11 +16,11 @@ from PIL import Image
 from pydicom.uid import RLELossless
 
 from kneeoa_mm.cohort_spec import CohortSpec
-from kneeoa_mm.config import PreprocessConfig
 from kneeoa_mm.errors import ConfigError, InputError, OutputExistsError
 from kneeoa_mm.imaging import engine, journal
 from kneeoa_mm.imaging.preprocess import preprocess
 from kneeoa_mm.records import StageResult
+from kneeoa_mm.settings import PreprocessConfig
 from kneeoa_mm.tables import KNEES, REJECTS, read_table
 
 COHORT = CohortSpec(name="demo", visits={"V00": 0, "V06": 48})

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kneeoa_mm.config import PreprocessConfig
 from kneeoa_mm.identifiers import Identifiers
 from kneeoa_mm.imaging.closeup import close_up, picture_flags
 from kneeoa_mm.imaging.detector import JointDetection
@@ -19,6 +18,7 @@ from kneeoa_mm.imaging.identity import Naming
 from kneeoa_mm.imaging.quality import QCFlag
 from kneeoa_mm.imaging.radiograph import Pixels
 from kneeoa_mm.records import Box, Laterality, PixelSpacing
+from kneeoa_mm.settings import PreprocessConfig
 
 pytestmark = pytest.mark.real_data
 

@@ -13,11 +13,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from kneeoa_mm.cli import app
-from kneeoa_mm.config import PreprocessConfig
 from kneeoa_mm.errors import EXIT_MISSING, MissingExtraError, ModelFolderError
 from kneeoa_mm.imaging import yolo
 from kneeoa_mm.imaging.detectors import make_detector, resolve_detector
 from kneeoa_mm.records import PixelSpacing
+from kneeoa_mm.settings import PreprocessConfig
 
 pytestmark = pytest.mark.yolo
 ULTRALYTICS = pytest.mark.skipif(not yolo.is_installed(), reason="needs the extra yolo")

@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 
 from kneeoa_mm import tables
-from kneeoa_mm.config import PretrainKLConfig, load_config
+from kneeoa_mm.config import load_config
 from kneeoa_mm.learning.pretrain_kl import pretrain_kl
+from kneeoa_mm.settings import PretrainKLConfig
 
 SIZE_PX = 40
 

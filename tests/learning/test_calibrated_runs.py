@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from kneeoa_mm import tables
-from kneeoa_mm.config import PretrainKLConfig, load_config
+from kneeoa_mm.config import load_config
 from kneeoa_mm.errors import ModelFolderError
 from kneeoa_mm.learning import calibration
 from kneeoa_mm.learning.calibration import at_temperature, cross_fit
@@ -18,6 +18,7 @@ from kneeoa_mm.learning.ensemble import EnsembleRules
 from kneeoa_mm.learning.inference import load_ensemble, predict_knees
 from kneeoa_mm.learning.pretrain_kl import pretrain_kl
 from kneeoa_mm.learning.sources import read_knees
+from kneeoa_mm.settings import PretrainKLConfig
 
 PROBABILITIES = [f"kl_prob_{grade}" for grade in range(5)]
 

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional
 
-from kneeoa_mm.config import AugmentConfig
 from kneeoa_mm.errors import ItemError
 from kneeoa_mm.learning import dataset
 from kneeoa_mm.learning.augmentation import draw_amounts, vary, warp
@@ -18,6 +17,7 @@ from kneeoa_mm.learning.dataset import is_negative, load_images, read_grey, to_i
 from kneeoa_mm.learning.framing import Framing
 from kneeoa_mm.learning.processes import interleaved
 from kneeoa_mm.model_folder import Preprocessing
+from kneeoa_mm.settings import AugmentConfig
 
 CONTRACT = Preprocessing(
     image_size_px=32, mean=0.5, std=0.5, clip_percentiles=(0, 100), reinvert_negatives=True

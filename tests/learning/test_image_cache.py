@@ -8,7 +8,6 @@ import pytest
 import torch
 from PIL import Image
 
-from kneeoa_mm.config import TrainConfig
 from kneeoa_mm.learning import image_cache
 from kneeoa_mm.learning.framing import Framing
 from kneeoa_mm.learning.inference import ImageStore
@@ -17,6 +16,7 @@ from kneeoa_mm.learning.losses import GradeLoss
 from kneeoa_mm.learning.networks import KLNetwork
 from kneeoa_mm.learning.pretrain_kl import score_grades
 from kneeoa_mm.model_folder import Preprocessing
+from kneeoa_mm.settings import TrainConfig
 
 CONTRACT = Preprocessing(
     image_size_px=32, mean=0.5, std=0.5, clip_percentiles=(0, 100), reinvert_negatives=True

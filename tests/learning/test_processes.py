@@ -15,9 +15,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from kneeoa_mm import tables
-from kneeoa_mm.config import PretrainKLConfig, load_config
+from kneeoa_mm.config import load_config
 from kneeoa_mm.learning.networks import KLNetwork
 from kneeoa_mm.learning.pretrain_kl import pretrain_kl
+from kneeoa_mm.settings import PretrainKLConfig
 
 BATCH = 12
 EPOCHS = 3

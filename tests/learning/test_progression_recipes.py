@@ -12,10 +12,11 @@ import torch
 from safetensors.torch import save
 
 from kneeoa_mm import tables
-from kneeoa_mm.config import TrainJSLConfig, load_config, shipped
+from kneeoa_mm.config import load_config, shipped
 from kneeoa_mm.learning.networks import KLNetwork
 from kneeoa_mm.learning.train_jsl import train_jsl
 from kneeoa_mm.model_folder import ModelCard, Preprocessing, SeenSubjects, write_model
+from kneeoa_mm.settings import TrainJSLConfig
 
 FOLDER = shipped("configs") / "jsl"
 RECIPES = sorted(path.stem for path in FOLDER.glob("*.yaml"))

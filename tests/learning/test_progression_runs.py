@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from kneeoa_mm import tables
-from kneeoa_mm.config import TrainJSLConfig, load_config
+from kneeoa_mm.config import load_config
 from kneeoa_mm.errors import ConfigError, InputError, LeakError
 from kneeoa_mm.learning import features, members
 from kneeoa_mm.learning.inference import load_ensemble, predict_knees
 from kneeoa_mm.learning.sources import read_knees
 from kneeoa_mm.learning.train_jsl import train_jsl
 from kneeoa_mm.metrics import auroc
+from kneeoa_mm.settings import TrainJSLConfig
 
 FACTORS = ("fuse_clinical=true", "clinical_factors=[age_years, sex]")
 HAZARD = ("time_head=hazard",)

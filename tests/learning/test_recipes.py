@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from kneeoa_mm import tables
-from kneeoa_mm.config import ExplainConfig, PretrainKLConfig, load_config, shipped
+from kneeoa_mm.config import load_config, shipped
 from kneeoa_mm.errors import ConfigError
 from kneeoa_mm.learning.backbones import build_encoder
 from kneeoa_mm.learning.deepknee import DeepKnee
@@ -25,6 +25,7 @@ from kneeoa_mm.learning.saliency.answers import Answer
 from kneeoa_mm.learning.saliency.attribution import attribute
 from kneeoa_mm.learning.saliency.question import Method, Question
 from kneeoa_mm.metrics import GRADE_METRICS, estimate
+from kneeoa_mm.settings import ExplainConfig, PretrainKLConfig
 
 RECIPES = sorted(path.stem for path in (shipped("configs") / "kl").glob("*.yaml"))
 SIZE_PX = 64

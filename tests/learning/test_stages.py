@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from kneeoa_mm import tables
-from kneeoa_mm.config import PretrainKLConfig, TrainJSLConfig, load_config
+from kneeoa_mm.config import load_config
 from kneeoa_mm.errors import ConfigError, InputError, LeakError, OutputExistsError
 from kneeoa_mm.learning import training
 from kneeoa_mm.learning.inference import load_ensemble, predict_knees
@@ -21,6 +21,7 @@ from kneeoa_mm.learning.saliency.explain import explain
 from kneeoa_mm.learning.sources import read_knees
 from kneeoa_mm.learning.train_jsl import train_jsl
 from kneeoa_mm.records import Outcome
+from kneeoa_mm.settings import PretrainKLConfig, TrainJSLConfig
 
 SMALL = [
     "members=[{backbone: simple_cnn, image_size_px: 40}]",

@@ -6,9 +6,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kneeoa_mm.config import PretrainKLConfig, load_config
+from kneeoa_mm.config import load_config
 from kneeoa_mm.errors import ConfigError, KneeOAError
 from kneeoa_mm.learning.pretrain_kl import pretrain_kl
+from kneeoa_mm.settings import PretrainKLConfig
 
 SMALL = ("members=[{backbone: simple_cnn, image_size_px: 40}]", "train.batch_size=16")
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from kneeoa_mm.config import AugmentConfig
 from kneeoa_mm.learning.views import CROPS, Views
+from kneeoa_mm.settings import AugmentConfig
 
 
 def ramps(size_px=100):

@@ -25,9 +25,9 @@ from captum.metrics import sensitivity_max
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kneeoa_mm.config import ExplainConfig
 from kneeoa_mm.learning.saliency.feature_maps import choose_layer
 from kneeoa_mm.learning.saliency.question import Attribution, Method, Question
+from kneeoa_mm.settings import ExplainConfig
 
 _PER_PASS = 8
 

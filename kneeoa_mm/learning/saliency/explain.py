@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from kneeoa_mm.config import ExplainConfig
 from kneeoa_mm.errors import InputError
 from kneeoa_mm.learning.clinical import read_clinical
 from kneeoa_mm.learning.heads import N_GRADES
@@ -28,6 +27,7 @@ from kneeoa_mm.learning.sources import read_knees
 from kneeoa_mm.progress import track
 from kneeoa_mm.records import StageResult
 from kneeoa_mm.run_folder import open_run, refuse_taken
+from kneeoa_mm.settings import ExplainConfig
 
 
 def explain(

@@ -15,7 +15,6 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from kneeoa_mm.config import ExplainConfig
 from kneeoa_mm.learning.dataset import to_input
 from kneeoa_mm.learning.framing import frame
 from kneeoa_mm.learning.inference import Model
@@ -25,6 +24,7 @@ from kneeoa_mm.learning.saliency.placement import Placement
 from kneeoa_mm.learning.saliency.question import PER_PIXEL, Attribution, Method, Question
 from kneeoa_mm.learning.saliency.sample import Sample
 from kneeoa_mm.records import Box
+from kneeoa_mm.settings import ExplainConfig
 
 MEAN = "mean"
 _BLUR_SHARE = 1 / 16

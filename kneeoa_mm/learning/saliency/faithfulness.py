@@ -10,7 +10,6 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from kneeoa_mm.config import ExplainConfig
 from kneeoa_mm.learning.networks import Network
 from kneeoa_mm.learning.saliency.attribution import attribute, max_sensitivity
 from kneeoa_mm.learning.saliency.question import Attribution, Method, Question
@@ -24,6 +23,7 @@ from kneeoa_mm.learning.saliency.removal import (
     order_of,
     removal_curves,
 )
+from kneeoa_mm.settings import ExplainConfig
 
 Curves = dict[str, NDArray[np.float64]]
 """Probabilities by ``deletion`` and ``insertion``."""

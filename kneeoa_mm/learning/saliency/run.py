@@ -13,7 +13,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kneeoa_mm import __version__
-from kneeoa_mm.config import ExplainConfig
 from kneeoa_mm.errors import ItemError
 from kneeoa_mm.learning.dataset import read_grey
 from kneeoa_mm.learning.networks import Network
@@ -40,6 +39,7 @@ from kneeoa_mm.learning.saliency.tables import (
 )
 from kneeoa_mm.records import KneeKey
 from kneeoa_mm.run_folder import atomic_path, write_json
+from kneeoa_mm.settings import ExplainConfig
 from kneeoa_mm.tables import escape_formulas
 
 ReadFilm = Callable[[str], NDArray[np.float32]]

@@ -5,13 +5,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from kneeoa_mm.config import ExplainConfig
 from kneeoa_mm.errors import ConfigError, InputError, KneeOAError, ModelFolderError
 from kneeoa_mm.learning import backbones
 from kneeoa_mm.learning.networks import KLNetwork
 from kneeoa_mm.learning.saliency import explain as stage
 from kneeoa_mm.learning.saliency import run as saliency_run
 from kneeoa_mm.learning.saliency.explain import explain
+from kneeoa_mm.settings import ExplainConfig
 
 QUICK = {"steps": 2, "draws": 2, "occlusion_window": 0.5, "occlusion_stride": 0.5}
 

@@ -9,7 +9,6 @@ import torch
 from captum.metrics import infidelity as captum_infidelity
 from torch import nn
 
-from kneeoa_mm.config import ExplainConfig
 from kneeoa_mm.learning.networks import KLNetwork
 from kneeoa_mm.learning.saliency import faithfulness_table
 from kneeoa_mm.learning.saliency.answers import Answer
@@ -30,6 +29,7 @@ from kneeoa_mm.learning.saliency.removal import (
     remove_at_random,
     without,
 )
+from kneeoa_mm.settings import ExplainConfig
 
 SIZE_PX = 32
 PLACE = (slice(8, 16), slice(16, 28))

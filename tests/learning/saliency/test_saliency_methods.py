@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from kneeoa_mm.config import ExplainConfig
 from kneeoa_mm.errors import ConfigError
 from kneeoa_mm.learning.fusion import Late
 from kneeoa_mm.learning.heads import CoralHead, CornHead, SoftmaxHead
@@ -16,6 +15,7 @@ from kneeoa_mm.learning.saliency.answers import Answer, choose_answer
 from kneeoa_mm.learning.saliency.attribution import attribute
 from kneeoa_mm.learning.saliency.feature_maps import choose_layer
 from kneeoa_mm.learning.saliency.question import Method, Question
+from kneeoa_mm.settings import ExplainConfig
 
 SIZE_PX = 16
 PROGRESSION = Answer("progression")

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from kneeoa_mm.config import ExplainConfig
 from kneeoa_mm.errors import ConfigError, InputError, ItemError
 from kneeoa_mm.learning.inference import load_ensemble
 from kneeoa_mm.learning.networks import ProgressionNetwork
@@ -17,6 +16,7 @@ from kneeoa_mm.learning.saliency.explain import explain
 from kneeoa_mm.learning.saliency.explained_knee import explain_knee
 from kneeoa_mm.learning.saliency.sample import Sample, factor_columns
 from kneeoa_mm.learning.sources import read_knees
+from kneeoa_mm.settings import ExplainConfig
 
 QUICK = {"steps": 4, "draws": 4, "occlusion_window": 0.25, "occlusion_stride": 0.25}
 ALL_METHODS = ("gradcam", "saliency", "integrated_gradients", "occlusion", "gradient_shap")
