@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kneeoa_mm.learning.saliency.randomisation import STAGES
-from kneeoa_mm.learning.saliency.removal import RANDOM_ORDER
+from kneeoa_mm.learning.saliency.removal import DETAIL_ORDER, RANDOM_ORDER
 from kneeoa_mm.metrics import CI_PERCENTILES, bootstrap_rows
 
 MEASURES: Mapping[str, str] = {
@@ -20,8 +20,10 @@ MEASURES: Mapping[str, str] = {
     "max_sensitivity": "relative to the map; lower is steadier",
     "deletion_area": "probability; lower is better",
     "deletion_gain": "random order less this map; above 0 is better than chance",
+    "deletion_gain_over_detail": "detail order less this map; above 0 is better than edges",
     "insertion_area": "probability; higher is better",
     "insertion_gain": "this map less random order; above 0 is better than chance",
+    "insertion_gain_over_detail": "this map less detail order; above 0 is better than edges",
     **{
         f"rank_correlation_{name}": f"with random weights: {name.replace('_', ' ')}; near 0 is good"
         for name in STAGES
@@ -61,13 +63,14 @@ class Checks:
                 self.curves.append({**knee, "method": method, **step})
 
     def by_knee(self) -> pd.DataFrame:
-        """All measures, with what each map gains over random order."""
+        """All measures, with what each map gains over the orders that know no network."""
         names = ["knee_id", "person", "member", "method", "measure", "value"]
         table = pd.DataFrame(self.rows, columns=names)
         table["value"] = table["value"].astype(float)
         gains = [
-            _gain(table, "deletion_area", "deletion_gain", sign=-1),
-            _gain(table, "insertion_area", "insertion_gain", sign=1),
+            _gain(table, f"{curve}_area", f"{curve}_gain{suffix}", over=control, sign=sign)
+            for curve, sign in (("deletion", -1), ("insertion", 1))
+            for suffix, control in (("", RANDOM_ORDER), ("_over_detail", DETAIL_ORDER))
         ]
         filled = [part for part in gains if len(part)]
         return pd.concat([table, *filled], ignore_index=True) if filled else table
@@ -97,11 +100,12 @@ class Checks:
         return grouped.agg(probability="mean", n_knees="size").reset_index()
 
 
-def _gain(table: pd.DataFrame, measure: str, name: str, *, sign: int) -> pd.DataFrame:
+def _gain(table: pd.DataFrame, measure: str, name: str, *, over: str, sign: int) -> pd.DataFrame:
     part = table[table["measure"] == measure]
-    chance = part[part["method"] == RANDOM_ORDER].set_index("knee_id")["value"]
-    maps = part[part["method"] != RANDOM_ORDER].copy()
-    maps["value"] = sign * (maps["value"] - maps["knee_id"].map(chance))
+    control = part[part["method"] == over].set_index("knee_id")["value"]
+    # orders are controls of maps: detail is judged against chance, and nothing against itself
+    maps = part[~part["method"].isin({RANDOM_ORDER, over})].copy()
+    maps["value"] = sign * (maps["value"] - maps["knee_id"].map(control))
     maps["measure"] = name
     return maps
 

@@ -120,6 +120,9 @@ def test_the_table_of_checks_has_every_measure_with_its_knees_and_persons(explai
     table = pd.read_csv(out / "faithfulness.csv").set_index(["method", "measure"])
     for method in ALL_METHODS:
         assert table.loc[(method, "insertion_gain"), "n_knees"] == 3
+        areas = table.loc[[("detail_order", "deletion_area"), (method, "deletion_area")], "value"]
+        gain = table.loc[(method, "deletion_gain_over_detail"), "value"]
+        assert gain == pytest.approx(areas.iloc[0] - areas.iloc[1])
         assert table.loc[(method, "joint_area_share"), "n_persons"] == 3
         assert table.loc[(method, "max_sensitivity"), "n_knees"] == 2
         assert table.loc[(method, "rank_correlation_everything"), "value"] < 1
