@@ -101,6 +101,8 @@ class Card(Settings):
 
     schema_version: int = SCHEMA_VERSION
     package_version: str = __version__
+    software: dict[str, str] = Field(default_factory=dict)
+    """Versions of Python and of the libraries that trained the model."""
     architecture: dict[str, Any]
     """Arguments from which the network is rebuilt."""
     metrics: dict[str, float] = Field(default_factory=dict)

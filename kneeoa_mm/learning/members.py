@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 from dataclasses import asdict, dataclass, field, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,6 +46,7 @@ from kneeoa_mm.settings import TrainConfig
 
 KL_OUTPUTS = tuple(f"kl_prob_{grade}" for grade in KL_CLASSES)
 HISTORY_FILE = "history.csv"
+_LIBRARIES = ("numpy", "pytorch-lightning", "timm", "torch", "torchvision")
 
 
 @dataclass(frozen=True)
@@ -193,6 +196,7 @@ def _train_member(
     known = _familiar(plan, job, device=choose_device(device))
     chosen_on = split.val if job.config.chooses_epoch else split.val[:0]
     card = ModelCard(
+        software=_software(),
         architecture=job.network.architecture,
         preprocessing=job.contract,
         fold=split.fold,
@@ -207,6 +211,11 @@ def _train_member(
     state = {name: value.contiguous() for name, value in job.network.state_dict().items()}
     write_model(folder, card, save(state))
     return load_model(folder)
+
+
+def _software() -> dict[str, str]:
+    libraries = {name: metadata.version(name) for name in _LIBRARIES}
+    return {"python": platform.python_version(), **libraries}
 
 
 def _familiar(plan: Plan, learnt: Job, *, device: str) -> Familiarity | None:

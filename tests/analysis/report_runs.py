@@ -18,6 +18,7 @@ MakeTable = Callable[..., pd.DataFrame]
 EVIL = "<script>alert(1)</script>"
 _CARD = {
     "package_version": "0.1.0",
+    "software": {"torch": "2.15.0"},
     "kind": "kl",
     "fold": 0,
     "architecture": {"backbone": EVIL, "head": "softmax"},

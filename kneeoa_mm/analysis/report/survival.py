@@ -152,7 +152,10 @@ def _add_prognosis(section: Section, prognosis: Mapping[str, Any]) -> None:
         for name, model in models.items()
     ]
     months = prognosis.get("horizon_months")
-    caption = f"Prognosis by {show(months, 0)} months, every knee judged by others' models."
+    caption = (
+        f"Prognosis, every knee judged by others' models; AUROC and Brier score at "
+        f"{show(months, 0)} months, the others over the time up to then."
+    )
     columns = ["Model", *(METRIC_NAMES[metric] for metric in metrics)]
     section.tables.append(Table(caption, columns, rows))
     if calibration := prognosis.get("calibration"):
@@ -165,8 +168,8 @@ def _add_prognosis(section: Section, prognosis: Mapping[str, Any]) -> None:
             ]
             for row in calibration
         ]
-        caption = f"Predicted and observed risk by {show(months, 0)} months, by third of the risk."
-        section.tables.append(Table(caption, ["Third", "Knees", "Predicted", "Observed"], rows))
+        title = f"Predicted and observed risk by {show(months, 0)} months, by third of the risk."
+        section.tables.append(Table(title, ["Third", "Knees", "Predicted", "Observed"], rows))
     section.tell("prognosis", f"{caption} Measures: {', '.join(columns[1:])}", SURVIVAL_FILE)
 
 

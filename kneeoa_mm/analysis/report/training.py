@@ -126,7 +126,11 @@ def _tell(section: Section, cards: Mapping[str, Any], config: Mapping[str, Any])
     _tell_fit(section, config)
     versions = sorted({str(c.get("package_version", "?")) for c in cards.values()})
     licences = sorted({str(c.get("licence", "?")) for c in cards.values()})
-    section.tell("software", f"kneeoa-mm {', '.join(versions)}", "model.json")
+    libraries = sorted(
+        {f"{k} {v}" for c in cards.values() for k, v in c.get("software", {}).items()}
+    )
+    used = ", ".join([f"kneeoa-mm {', '.join(versions)}", *libraries])
+    section.tell("software", used, "model.json")
     section.tell(
         "weights",
         f"{_name(section)}: weights under {', '.join(licences)}, named by SHA-256 under Provenance",
