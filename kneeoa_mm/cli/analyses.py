@@ -65,9 +65,11 @@ def evaluate(
 
 @command("compare image=runs/image fused=runs/fused --cohort cohort --out comparison")
 def compare(
-    runs: Annotated[list[str], typer.Argument(help="NAME=RUN for each run of `train-jsl`.")],
     cohort: Annotated[Path, typer.Option(help="Output of `cohort`.")],
     out: OutDir,
+    runs: Annotated[
+        list[str] | None, typer.Argument(help="NAME=RUN for each run of `train-jsl`.")
+    ] = None,
     outcome: Annotated[Outcome, typer.Option(help="The outcome.")] = Outcome.JSL_48M,
     grades: Annotated[
         Path | None, typer.Option(help="Run of `pretrain-kl`, to stand beside the KL grade.")
@@ -87,7 +89,7 @@ def compare(
     from kneeoa_mm.workflows.compared_runs import parse_runs
 
     return compare(
-        parse_runs(runs),
+        parse_runs(runs or ()),
         cohort,
         out,
         outcome=outcome,

@@ -85,7 +85,8 @@ def compare(
     the read grade with the grader's log-probabilities.
 
     Args:
-        runs: Name to run folder of ``train-jsl``, such as ``image`` and ``fused``.
+        runs: Name to run folder of ``train-jsl``, such as ``image`` and ``fused``; none compares
+            simple models alone.
         cohort: Output folder of ``cohort``.
         out: Gets ``compare.json``, ``compare.csv``, ``compare.md`` and ``figures/``.
         outcome: The outcome.
@@ -100,8 +101,8 @@ def compare(
         overwrite: Replace earlier output.
 
     Raises:
-        InputError: The runs have no knees with the outcome in common, predict another outcome, or
-            have other folds.
+        InputError: There is neither a run nor a grader, or the runs have no knees with the outcome
+            in common, predict another outcome, or have other folds.
         LeakError: A run has seen persons whom it is reported on, or what came after baseline.
         OutputExistsError: ``out`` holds something else.
     """
@@ -114,6 +115,11 @@ def compare(
         "seed": seed,
     }
     settings = validate(CompareSettings, asked, where="compare")
+    if not runs and grades is None:
+        raise InputError(
+            "There is nothing to compare with the grade.",
+            expected="runs of train-jsl as NAME=RUN, or a run of pretrain-kl as --grades RUN",
+        )
     refuse_taken(out, overwrite=overwrite)
     knees = _knees_with(settings.outcome, cohort)
     fold_file = folds or cohort / "folds.parquet"

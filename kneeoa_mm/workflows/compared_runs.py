@@ -24,7 +24,7 @@ from kneeoa_mm.model_folder import ModelCard, member_folders, read_model
 from kneeoa_mm.records import KL_CLASSES, UNKNOWN, Outcome
 from kneeoa_mm.run_folder import CONFIG_FILE
 
-PREDICTIONS_FILE = "predictions.parquet"
+PREDICTIONS_FILE, FOLDS_FILE = "predictions.parquet", "folds.parquet"
 BASELINE = frozenset(
     {
         *FACTORS,
@@ -134,11 +134,22 @@ def read_run(folder: Path, outcome: Outcome, fold_of: pd.Series) -> ComparedRun:
 def read_grader(folder: Path, fold_of: pd.Series) -> pd.DataFrame:
     """Log-probabilities of the grades by ``knee_id``, out of fold, of a run of ``pretrain-kl``.
 
+    Its folds may be others than those of the comparison: what the simple model learns about the
+    outcome comes from these, and the grader never saw an outcome.
+
+    Args:
+        folder: The run.
+        fold_of: Fold of each subject of the comparison.
+
     Raises:
         InputError: There is no such run.
         LeakError: A member has seen persons whom it is reported on.
     """
     columns = [f"kl_prob_{grade}" for grade in KL_CLASSES]
+    own = folder / FOLDS_FILE
+    if own.is_file():
+        folds = tables.read_table(own, tables.FOLDS).set_index("subject_id")["fold"]
+        fold_of = folds[folds.index.isin(fold_of.index)]
     predictions = _read_unseen(folder, fold_of, columns[0])
     probabilities = predictions.set_index("knee_id")[columns].dropna()
     return np.log(probabilities.clip(lower=1e-6)).add_prefix("log_")
@@ -165,7 +176,7 @@ def _read_unseen(folder: Path, fold_of: pd.Series, column: str) -> pd.DataFrame:
 
 
 def _refuse_other_folds(folder: Path, subjects: set[str], fold_of: pd.Series) -> None:
-    path = folder / "folds.parquet"
+    path = folder / FOLDS_FILE
     own = tables.read_table(path, tables.FOLDS).set_index("subject_id")["fold"]
     wanted = fold_of[fold_of.index.isin(subjects)]
     differ = wanted[own.reindex(wanted.index).ne(wanted)]

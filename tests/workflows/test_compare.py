@@ -226,6 +226,22 @@ def test_a_grader_that_saw_persons_of_its_fold_is_refused(study, events, tmp_pat
     refused(study, tmp_path, LeakError, "seen in training", {"image": run}, grades=grader)
 
 
+def test_a_grader_without_runs_is_compared_on_folds_that_are_not_its_own(study, events, tmp_path):
+    grades = np.outer(image_risk(events, seed=3), [-0.1, -0.05, 0, 0.05, 0.1]) + 0.2
+    columns = {f"kl_prob_{grade}": grades[:, grade] for grade in range(5)}
+    grader = study.run("elsewhere-kl", image_risk(events, seed=2), columns=columns)
+    halves = study.folds().assign(fold=lambda f: f["fold"] % 2)
+    folds = tables.write_table(halves, tables.FOLDS, tmp_path / "halves.parquet")
+    document, _ = comparison(study, tmp_path / "out", {}, grades=grader, folds=folds)
+    assert document["folds"] == 2
+    assert set(document["models"]) == {"kl_grade", "mjsw", "kl+grader"}
+    assert document["differences"]["kl+grader-kl_grade"]["auroc"]["ci_low"] > 0
+
+
+def test_nothing_to_compare_is_refused(study, tmp_path):
+    refused(study, tmp_path, InputError, "nothing to compare", {})
+
+
 @pytest.mark.parametrize("factor", ["jsl_48m_upper_months", "death_months", "split"])
 def test_inputs_of_after_the_baseline_are_refused(study, events, tmp_path, factor):
     late = replace(study, knees=study.knees.assign(**{factor: 12.0}))
