@@ -52,7 +52,12 @@ class Preprocessing(Settings):
 
 
 class SeenSubjects(Settings):
-    """Salted HMACs of the subjects that made the model; they name nobody."""
+    """Salted HMACs of the subjects that made the model.
+
+    They tell whoever knows an identifier whether it is among them. The salt stands beside, so short
+    identifiers, such as numbers of seven digits, can be found by trying all: give away models of
+    people whose identifiers were hashed (``--ids``), or are public pseudonyms.
+    """
 
     salt: str
     training: tuple[str, ...]

@@ -10,11 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import yaml
 from numpy.typing import NDArray
 from safetensors.torch import load, save
 from torch import Tensor
 
 from kneeoa_mm import __version__
+from kneeoa_mm.config import read_yaml_mapping
 from kneeoa_mm.errors import InputError, KneeOAError, OutputExistsError
 from kneeoa_mm.learning import onnx_graph
 from kneeoa_mm.learning.dataset import to_input
@@ -66,12 +68,20 @@ def export(
         overwrite: Replace an earlier export.
 
     Raises:
-        InputError: Half precision is asked of ONNX, or one file of several members.
+        InputError: Half precision is asked of ONNX, one file of several members, or ``out`` holds
+            the model.
         KneeOAError: The export does not say the same as the model.
         MissingExtraError: The extra ``onnx`` is not installed.
         ModelFolderError: There is no usable model.
         OutputExistsError: ``out`` exists.
     """
+    if model.resolve().is_relative_to(out.resolve()):
+        raise InputError(
+            "An export must not take the place of what it is made from.",
+            found=str(out),
+            where=model,
+            fix="name another folder with --out",
+        )
     given = {"licence": licence, "trained_on": trained_on}
     said = {name: text for name, text in given.items() if text is not None}
     if form == "onnx":
@@ -93,7 +103,7 @@ def _export_weights(
     # all are made and proven before the first is written
     made = {folder: _rewritten(folder, half=half) for folder in folders}
     settings = model / CONFIG_FILE
-    config_yaml = settings.read_text(encoding="utf-8") if settings.is_file() else None
+    config_yaml = _without_paths(settings) if settings.is_file() else None
     with open_run(out, config_yaml=config_yaml, overwrite=overwrite):
         for folder, (card, weights, _) in made.items():
             copy = out / folder.relative_to(model)
@@ -122,11 +132,21 @@ def _rewritten(folder: Path, *, half: bool) -> tuple[ModelCard, bytes, float]:
     """Card and weights of a member's export, and by how much its probabilities differ at most."""
     member = load_model(folder)
     card, weights = read_model(folder, ModelCard)
-    if half:
-        weights = halved(weights)
+    if not half:
+        return card, weights, 0.0
+    weights = halved(weights)
     network = build_network(card.architecture)
     network.load_state_dict(load(weights), strict=True)
     return card, weights, _proven("safetensors", member, _eager(network.eval()))
+
+
+def _without_paths(settings: Path) -> str:
+    """A run's configuration, its starting weights by the name of their file alone."""
+    tree = read_yaml_mapping(settings)
+    for member in tree.get("members", ()):
+        if "weights" in member:
+            member["weights"] = Path(member["weights"]).name
+    return yaml.safe_dump(tree, sort_keys=False)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -137,14 +157,14 @@ def _copy(source: Path, target: Path) -> None:
 def halved(weights: bytes) -> bytes:
     """Serialised safetensors with the weights of layers in half precision.
 
-    What has one dimension stays: biases, and batch statistics, whose variances may be smaller than
-    half precision can tell from zero.
+    All else stays: biases, scales, intercepts, and batch statistics, whose variances may be smaller
+    than half precision can tell from zero.
 
     Raises:
         KneeOAError: A weight is too large for half precision.
     """
     tensors = {
-        name: value.half() if value.is_floating_point() and value.dim() > 1 else value
+        name: value.half() if name.endswith("weight") and value.dim() > 1 else value
         for name, value in load(weights).items()
     }
     if not all(bool(value.isfinite().all()) for value in tensors.values()):

@@ -33,6 +33,8 @@ from kneeoa_mm.model_folder import ModelCard, Preprocessing, member_folders, rea
 from kneeoa_mm.records import KL_CLASSES, PredictionStatus, Reject
 
 ENSEMBLE_FILE = "ensemble.json"
+CHECKPOINTS_FOLDER = "checkpoints"
+"""In a run: what it goes on from; gone when it is finished."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,16 @@ def load_ensemble(model: Path) -> Ensemble:
     """Read a run folder with its members, or a single model folder.
 
     Raises:
-        ModelFolderError: There is no model, one is damaged, or they predict different things.
+        ModelFolderError: There is no model, one is damaged, they predict different things, or the
+            run was interrupted.
     """
+    if (model / CHECKPOINTS_FOLDER).is_dir() and not (model / ENSEMBLE_FILE).is_file():
+        raise ModelFolderError(
+            "This run has not been finished: members may be missing, and nothing is calibrated.",
+            expected=ENSEMBLE_FILE,
+            where=model,
+            fix="go on with it by --resume, or name one of its members",
+        )
     members = tuple(load_model(folder) for folder in member_folders(model))
     if len({member.card.outputs for member in members}) > 1:
         raise ModelFolderError("The members of this run predict different things.", where=model)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 
 from kneeoa_mm import tables
-from kneeoa_mm.errors import InputError
+from kneeoa_mm.errors import InputError, LeakError
 from kneeoa_mm.learning import familiarity
 from kneeoa_mm.learning.ballots import PREDICTIONS_FILE, is_vote, write_ballots
 from kneeoa_mm.learning.calibration import Calibration, CrossFit, cross_fit
@@ -181,7 +181,9 @@ def _train_member(
     folder = out / "members" / job.name
     if (folder / CARD_FILE).is_file():
         say(f"{job.name}: finished before, kept")
-        return load_model(folder)
+        kept = load_model(folder)
+        _refuse_seen(kept, split, subjects)
+        return kept
     checkpoints = out / "checkpoints" / job.name
     checkpoints.mkdir(parents=True, exist_ok=True)
     with enough_memory("lower train.batch_size, or the member's image_size_px"):
@@ -213,9 +215,29 @@ def _train_member(
     return load_model(folder)
 
 
+def _refuse_seen(kept: Model, split: Split, subjects: pd.Series) -> None:
+    """Raise where a member that is kept knows those whom it would report."""
+    reported = set(subjects.iloc[split.report])
+    known = kept.card.seen_subjects
+    seen = known.in_training(reported)
+    if split.fold is not None:
+        # outside cross-validation the part that chose the epoch is reported
+        seen |= known.in_selection(reported)
+    if seen:
+        raise LeakError(
+            "A member of the interrupted run has seen subjects whom it would be tested on.",
+            expected="the knees and the folds with which the run was begun",
+            found=f"{len(seen)} subjects, such as {min(seen)}",
+            where=kept.name,
+            fix="start anew with --overwrite",
+        )
+
+
 def _software() -> dict[str, str]:
-    libraries = {name: metadata.version(name) for name in _LIBRARIES}
-    return {"python": platform.python_version(), **libraries}
+    # timm is an extra
+    here = [name for name in _LIBRARIES if next(iter(metadata.distributions(name=name)), None)]
+    versions = {name: metadata.version(name) for name in here}
+    return {"python": platform.python_version(), **versions}
 
 
 def _familiar(plan: Plan, learnt: Job, *, device: str) -> Familiarity | None:

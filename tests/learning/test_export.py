@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from safetensors.torch import load, load_file, save
 from typer.testing import CliRunner
 
 from kneeoa_mm.cli import app
-from kneeoa_mm.errors import KneeOAError
+from kneeoa_mm.errors import InputError, KneeOAError, ModelFolderError
 from kneeoa_mm.learning import onnx_graph
 from kneeoa_mm.learning.clinical import ClinicalEncoding
 from kneeoa_mm.learning.export import export, halved
@@ -253,6 +254,37 @@ def test_what_exists_is_kept(run, fused, tmp_path):
     for form in ("onnx", "safetensors"):
         assert cli(run, "--out", tmp_path / "mine", "--format", form)[0] == 3
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("form", ["onnx", "safetensors"])
+def test_a_model_is_never_replaced_by_its_own_export(run, tmp_path, form):
+    copy = tmp_path / "runs" / "kl"
+    shutil.copytree(run, copy)
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    for out in (copy, tmp_path / "runs"):
+        with pytest.raises(InputError, match="take the place"):
+            export(copy, out, form=form, overwrite=True)
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+
+
+def test_starting_weights_are_named_without_their_folder(run, tmp_path):
+    copy = tmp_path / "kl"
+    shutil.copytree(run, copy)
+    (copy / "config.yaml").write_text("members: [{weights: /home/somebody/start.safetensors}]\n")
+    export(copy, tmp_path / "out", form="safetensors")
+    assert (
+        tmp_path / "out" / "config.yaml"
+    ).read_text() == "members:\n- weights: start.safetensors\n"
+
+
+def test_an_unfinished_run_is_no_model(run, tmp_path):
+    copy = tmp_path / "kl"
+    shutil.copytree(run, copy)
+    (copy / "checkpoints").mkdir()
+    assert len(load_ensemble(copy).members) == 2
+    (copy / "ensemble.json").unlink()
+    with pytest.raises(ModelFolderError, match="not been finished"):
+        load_ensemble(copy)
 
 
 def test_without_the_extra_it_says_what_to_install(run, tmp_path, monkeypatch):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from kneeoa_mm.errors import ConfigError
@@ -39,12 +37,12 @@ class Answer:
         return logits[:, list(self.grades)].logsumexp(1) - logits[:, rest].logsumexp(1)
 
 
-def choose_answer(target: str, probabilities: NDArray[np.float64], outcome: str | None) -> Answer:
+def choose_answer(target: str, predicted: int, outcome: str | None) -> Answer:
     """The answer that ``target`` of the configuration asks for.
 
     Args:
         target: ``auto``, ``grade``, ``kl_2_or_more``, ``progression``, or a grade.
-        probabilities: Of the grades of this knee, (5,).
+        predicted: The grade that the model gives this knee.
         outcome: The progression outcome of the model, or None.
 
     Raises:
@@ -58,5 +56,5 @@ def choose_answer(target: str, probabilities: NDArray[np.float64], outcome: str 
         return Answer(PROGRESSION)
     if target == "kl_2_or_more":
         return Answer(target, _OA_GRADES)
-    grade = int(probabilities.argmax()) if target == "grade" else int(target)
+    grade = predicted if target == "grade" else int(target)
     return Answer(f"kl_grade_{grade}", (grade,))

@@ -14,7 +14,6 @@ import torch
 
 from kneeoa_mm.errors import InputError
 from kneeoa_mm.learning.clinical import read_clinical
-from kneeoa_mm.learning.heads import N_GRADES
 from kneeoa_mm.learning.inference import choose_device, load_ensemble
 from kneeoa_mm.learning.saliency.answers import choose_answer
 from kneeoa_mm.learning.saliency.explained_knee import ExplainedKnee, explain_knee
@@ -109,7 +108,7 @@ def _sample(
 
 def _refuse_hopeless(sample: Sample, config: ExplainConfig, data: Path) -> None:
     """Raise before anything is written where no knee could be explained."""
-    choose_answer(config.target, np.zeros(N_GRADES), sample.ensemble.outcome_column)
+    choose_answer(config.target, 0, sample.ensemble.outcome_column)
     if Method.GRADCAM in config.methods:
         for member in sample.ensemble.members:
             member.network.encoder.feature_map()

@@ -15,7 +15,9 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from kneeoa_mm.learning.calibration import at_temperature
 from kneeoa_mm.learning.dataset import to_input
+from kneeoa_mm.learning.ensemble import EnsembleRules, vote
 from kneeoa_mm.learning.framing import frame
 from kneeoa_mm.learning.inference import Model
 from kneeoa_mm.learning.saliency.answers import Answer, choose_answer
@@ -153,9 +155,9 @@ def explain_knee(sample: Sample, index: int, config: ExplainConfig) -> Explained
     with torch.no_grad():
         outputs = [question.outputs(question.images) for question in questions]
     each = torch.cat([output["kl_logits"].softmax(dim=1) for output in outputs])
-    grades = each.mean(dim=0).double().cpu().numpy()
+    grade = _voted(each, sample.ensemble.rules)
     risks = [float(o["jsl_logit"].sigmoid()) for o in outputs if "jsl_logit" in o]
-    answer = choose_answer(config.target, grades, sample.ensemble.outcome_column)
+    answer = choose_answer(config.target, grade, sample.ensemble.outcome_column)
     own = [float(answer.log_odds(output)) for output in outputs]
     questions = [replace(question, answer=answer) for question in questions]
     with torch.no_grad():
@@ -177,7 +179,7 @@ def explain_knee(sample: Sample, index: int, config: ExplainConfig) -> Explained
         knee,
         str(sample.persons[index]),
         answer,
-        int(grades.argmax()),
+        grade,
         float(np.mean(risks)) if risks else None,
         float(np.mean(own)),
         float(np.mean(without)),
@@ -187,6 +189,15 @@ def explain_knee(sample: Sample, index: int, config: ExplainConfig) -> Explained
         sample.store.get(first.card.preprocessing)[index].numpy(),
         _placement(first, shape, knee),
     )
+
+
+def _voted(probabilities: Tensor, rules: EnsembleRules) -> int:
+    """The grade that prediction gives, from the members' probabilities (members, grades).
+
+    Those of new persons are scaled; where one member speaks, scaling does not change its grade.
+    """
+    scaled = at_temperature(probabilities.double().cpu().numpy()[:, None], rules.temperature)
+    return int(vote(scaled, rules.voting)[0])
 
 
 def _question(sample: Sample, member: Model, index: int) -> Question:

@@ -3,14 +3,17 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from kneeoa_mm.errors import ConfigError, InputError, KneeOAError, ModelFolderError
 from kneeoa_mm.learning import backbones
+from kneeoa_mm.learning.inference import load_ensemble, predict_knees
 from kneeoa_mm.learning.networks import KLNetwork
 from kneeoa_mm.learning.saliency import explain as stage
 from kneeoa_mm.learning.saliency import run as saliency_run
 from kneeoa_mm.learning.saliency.explain import explain
+from kneeoa_mm.learning.sources import read_knees
 from kneeoa_mm.settings import ExplainConfig
 
 QUICK = {"steps": 2, "draws": 2, "occlusion_window": 0.5, "occlusion_stride": 0.5}
@@ -143,3 +146,21 @@ def test_the_members_that_speak_are_those_that_predict(folder, write_member, tmp
     run(folder, tmp_path / "out", model=tmp_path / "run", methods=("saliency",), limit=2)
     rows = pd.read_csv(tmp_path / "out" / "saliency.csv", dtype={"member": str})
     assert rows.groupby("knee_id")["member"].agg(set).tolist() == [{"01"}, {"00", "01", "mean"}]
+
+
+def test_the_grade_that_is_explained_is_the_one_that_is_predicted(folder, write_member, tmp_path):
+    """Three members are weakly for 2, two strongly for 3: the votes say 2, the mean says 3."""
+    for number, odds in enumerate([{2: 0.2}] * 3 + [{3: 4.0}] * 2):
+        network = KLNetwork("simple_cnn")
+        with torch.no_grad():
+            network.kl_head.weight.mul_(1e-3)
+            network.kl_head.bias.copy_(torch.tensor([odds.get(grade, 0.0) for grade in range(5)]))
+        write_member(tmp_path / "run", f"{number:02d}", network, kind="kl")
+    knees = read_knees(folder / "knees").head(1)
+    predicted, _ = predict_knees(load_ensemble(tmp_path / "run"), knees, device="cpu")
+    assert predicted["kl_grade_pred"].tolist() == [2]
+    assert predicted["kl_prob_3"].item() > predicted["kl_prob_2"].item()
+    run(folder, tmp_path / "out", model=tmp_path / "run", methods=("saliency",), limit=1)
+    explained = pd.read_csv(tmp_path / "out" / "saliency.csv")
+    assert set(explained["kl_grade_pred"]) == {2}
+    assert set(explained["target"]) == {"kl_grade_2"}
