@@ -30,6 +30,7 @@ from kneeoa_mm.learning.members import (
     write_rejects,
 )
 from kneeoa_mm.learning.networks import KLNetwork
+from kneeoa_mm.learning.run_inputs import RunInputs
 from kneeoa_mm.learning.sources import add_kl_readings, read_knees
 from kneeoa_mm.learning.splits import Split, cross_validation, train_and_val
 from kneeoa_mm.learning.views import Views
@@ -72,7 +73,7 @@ def pretrain_kl(
         resume: Go on with an interrupted run in ``out``.
 
     Raises:
-        InputError: Nothing to learn from, or a leaking split.
+        InputError: Nothing to learn from, a leaking split, or ``resume`` with other inputs.
         ConfigError: An impossible recipe.
         OutputExistsError: ``out`` is taken.
     """
@@ -87,11 +88,13 @@ def pretrain_kl(
         subjects, grades = knees["subject_id"], knees["kl_grade"]
         fold_table = make_folds(subjects, grades, n_folds=config.folds, seed=config.seed)
     splits = _splits(knees, fold_table, config, where=folds or data)
+    inputs = RunInputs.of(knees, splits, {"kl_target": _targets(knees)}, folds=fold_table)
+    if resume:
+        inputs.refuse_others(out)
     networks = [_start(config) for _ in splits]
 
     with open_run(out, config_yaml=config.to_yaml(), overwrite=overwrite, resume=resume):
-        if fold_table is not None:
-            tables.write_table(fold_table, tables.FOLDS, out / "folds.parquet")
+        inputs.write(out)
         store = ImageStore(knees, cache=out / "checkpoints")
         plans = _plans(knees, splits, networks, store, config)
         predictions, outputs = train_run(
@@ -140,7 +143,7 @@ def _plans(
 ) -> list[Plan]:
     contracts = [_contract(member, config) for member in config.trained]
     images = [store.get(contract) for contract in contracts]
-    targets = grade_targets(knees["kl_grade"].to_numpy(dtype=np.float64))
+    targets = _targets(knees)
     plans = []
     for split, started in zip(splits, networks, strict=True):
         usable = split.among(store.readable)
@@ -167,6 +170,10 @@ def _plans(
             card = {"kind": "kl", "outputs": KL_OUTPUTS, "weights_source": source}
             plans.append(Plan(job, usable, card))
     return plans
+
+
+def _targets(knees: pd.DataFrame) -> torch.Tensor:
+    return grade_targets(knees["kl_grade"].to_numpy(dtype=np.float64))
 
 
 def _graded(knees: pd.DataFrame, data: Path) -> tuple[pd.DataFrame, int]:

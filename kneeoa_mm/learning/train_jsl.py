@@ -29,6 +29,7 @@ from kneeoa_mm.learning.members import (
 from kneeoa_mm.learning.networks import WITHOUT_READING, ProgressionNetwork
 from kneeoa_mm.learning.pretrain_kl import score_grades, summarise_grades
 from kneeoa_mm.learning.progression_loss import ProgressionLoss
+from kneeoa_mm.learning.run_inputs import RunInputs
 from kneeoa_mm.learning.sources import read_knees
 from kneeoa_mm.learning.splits import Split, cross_validation
 from kneeoa_mm.learning.study import factor_names, join_cohort, labels_of, refuse_unteachable
@@ -65,7 +66,8 @@ def train_jsl(
         resume: Go on with an interrupted run in ``out``.
 
     Raises:
-        InputError: No knee has both an image and the outcome, or a part lacks events.
+        InputError: No knee has both an image and the outcome, a part lacks events, or ``resume``
+            with other inputs.
         LeakError: Every encoder has seen subjects of a fold that it would be tested on.
         OutputExistsError: ``out`` is taken.
     """
@@ -76,14 +78,19 @@ def train_jsl(
     fold_table = tables.read_table(fold_file, tables.FOLDS)
     chooses = config.train.chooses_epoch
     splits = cross_validation(joined, fold_table, chooses=chooses, where=fold_file)
-    refuse_unteachable(splits, labels_of(joined, config), config)
+    labels = labels_of(joined, config)
+    refuse_unteachable(splits, labels, config)
     kl_run = load_ensemble(encoder)
     check_head(config.train.kl_loss, kl_run.members[0].network.kl_head.kind)
     encoders = [_unseen_encoder(kl_run, split, joined, encoder) for split in splits]
     factors = factor_names(config, joined)
+    weights = [each.card.weights_sha256 for each in encoders]
+    inputs = RunInputs.of(joined, splits, labels, folds=fold_table, encoders=weights)
+    if resume:
+        inputs.refuse_others(out)
 
     with open_run(out, config_yaml=config.to_yaml(), overwrite=overwrite, resume=resume):
-        tables.write_table(fold_table, tables.FOLDS, out / "folds.parquet")
+        inputs.write(out)
         store = ImageStore(joined, cache=out / "checkpoints")
         plans = [
             _plan(joined, split, source, store, factors, config)

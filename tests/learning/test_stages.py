@@ -63,6 +63,7 @@ def test_a_grader_learns_and_leaves_a_whole_run(graded_folder, tmp_path):
         "ensemble.json",
         "history.csv",
         "history.png",
+        "inputs.json",
         "members",
         "predictions.parquet",
     }
