@@ -78,6 +78,18 @@ def find_films(studies: Path, *, out: Path | None = None) -> Studies:
     return Studies(root, sources, tuple(found[source] for source in sources), others, links)
 
 
+def holds_dicom(studies: Path) -> bool:
+    """Whether a film in DICOM lies in a folder or below, as :func:`find_films` would find it."""
+    root = studies.resolve()
+    return any(
+        path.suffix.lower() not in PICTURE_SUFFIXES
+        and (not path.is_symlink() or _leads_inside(path, root))
+        and _is_film(path)
+        and (path.suffix.lower() in DICOM_SUFFIXES or is_dicom(path))
+        for path in _files(root, None)
+    )
+
+
 def _leads_inside(link: Path, root: Path) -> bool:
     return link.is_file() and link.resolve().is_relative_to(root)
 

@@ -151,3 +151,39 @@ def read_clinical(source: Path) -> pd.DataFrame:
             "A knee stands twice in the clinical table.", found=str(twice.iloc[0]), where=path
         )
     return table.set_index("knee_id")
+
+
+def untold(wanted: set[str], clinical: pd.DataFrame | None, knee_ids: pd.Series) -> tuple[str, ...]:
+    """What a person must know of factors and knees that a clinical table does not tell.
+
+    Args:
+        wanted: The factors that a model wants.
+        clinical: Factors by ``knee_id``; None without a table.
+        knee_ids: The knees that are asked for.
+
+    Raises:
+        InputError: The table has none of the knees.
+    """
+    notes = []
+    absent = sorted(wanted - set(() if clinical is None else clinical.columns))
+    if absent:
+        notes.append(
+            f"No values for {', '.join(absent)}: imputed by the rule that the model learnt."
+        )
+    if clinical is None:
+        return tuple(notes)
+    strangers = knee_ids[~knee_ids.isin(clinical.index)]
+    if len(strangers) == len(knee_ids):
+        raise InputError(
+            "The clinical table has none of the knees.",
+            expected=f"such as {clinical.index[0]}" if len(clinical) else "rows",
+            found=f"{len(strangers)} others, such as {strangers.iloc[0]}",
+            fix="the same --cohort name and the same --ids make the same knee_id",
+        )
+    if len(strangers):
+        imputed = ": all factors are imputed" if wanted else ""
+        notes.append(
+            f"{len(strangers)} knees are not in the clinical table{imputed}, such as "
+            f"{strangers.iloc[0]}."
+        )
+    return tuple(notes)

@@ -71,6 +71,11 @@ class Ensemble:
         return Views(self.rules.test_time_flip, self.rules.test_time_crops)
 
     @property
+    def factors(self) -> set[str]:
+        """The clinical factors that its members want."""
+        return {name for m in self.members if m.clinical for name in m.clinical.factors}
+
+    @property
     def outcome_column(self) -> str | None:
         """The progression outcome that it predicts; None for a KL grader."""
         names = (name for name in self.members[0].card.outputs if name.endswith("_prob"))
@@ -367,7 +372,7 @@ def assemble(
     """Members' probabilities to one row a knee.
 
     Args:
-        knees: Identity and, where known, truth.
+        knees: Identity and, where known, part of the split and truth.
         probabilities: Shape (members, knees, outputs); NaN where a member has no say.
         outputs: Names of the last axis.
         voting: Rule for the grade; probabilities are means.
@@ -394,7 +399,7 @@ def assemble(
     if any(name.endswith(WITHOUT_READING) for name in outputs):
         is_read = knees.get("kl_grade", pd.Series(pd.NA, index=knees.index)).notna()
         frame["kl_input"] = np.where(is_read, "read", "none")
-    for truth in ("kl_grade", *(name.removesuffix("_prob") for name in outputs)):
-        if truth in knees:
-            frame[truth] = knees[truth].to_numpy()
+    for carried in ("split", "kl_grade", *(name.removesuffix("_prob") for name in outputs)):
+        if carried in knees:
+            frame[carried] = knees[carried].to_numpy()
     return frame

@@ -11,7 +11,7 @@ import pandas as pd
 from kneeoa_mm import tables
 from kneeoa_mm.errors import InputError
 from kneeoa_mm.folds import refuse_shared_subjects
-from kneeoa_mm.records import UNKNOWN, KneeKey, Laterality, subject_and_side
+from kneeoa_mm.records import UNKNOWN, KLGrade, KneeKey, Laterality, subject_and_side
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
 SPLITS = {
@@ -22,29 +22,34 @@ SPLITS = {
     "test": "test",
     "auto_test": "test",
 }
-"""Folder name to the part of the split it stands for."""
+"""Name of a folder, or in a table, to the part of the split it stands for."""
 
 _GRADE_FOLDER = re.compile(r"^(?P<grade>\d+)(?:\D.*)?$")
+_GRADES = set(map(int, KLGrade))
 _MAX_LISTED = 5
 
 
-def read_knees(data: Path, *, allow_ungrouped: bool = False) -> pd.DataFrame:
+def read_knees(
+    data: Path, *, allow_ungrouped: bool = False, grades_optional: bool = False
+) -> pd.DataFrame:
     """List the knees in ``data``.
 
     Args:
         data: A folder of images, ``[split/]grade/NAME.png`` or without grades; one image; a table
             of knees (``.parquet`` or ``.csv``); or the output folder of ``preprocess``.
         allow_ungrouped: Take images whose name tells no subject, each as a subject of its own.
+        grades_optional: Where some folder is no grade, such as ``2024``, none is; otherwise a
+            number beyond 4 is refused.
 
     Returns:
         One row a knee: ``knee_id``, ``subject_id``, ``laterality``, ``image_path`` (absolute),
         ``mirror`` (the image must be mirrored to look like a right knee),
         ``field_of_view_plateau_widths`` (missing where unknown, as in any folder of images),
-        ``kl_grade`` where known, and ``split`` where the folder has one.
+        ``kl_grade`` where known, and ``split`` where the folder or table has one.
 
     Raises:
         InputError: There are no images, a grade is impossible, a knee has two grades, a name tells
-            no subject, or a subject stands in two parts of the split.
+            no subject, a part of the split is none, or a subject stands in two parts.
     """
     if not data.exists():
         raise InputError("The input is not there.", where=data)
@@ -52,7 +57,30 @@ def read_knees(data: Path, *, allow_ungrouped: bool = False) -> pd.DataFrame:
         return _read_image(data)
     if data.is_file() or (data / "knees.parquet").is_file():
         return _read_table(data if data.is_file() else data / "knees.parquet")
-    return _read_folder(data, allow_ungrouped=allow_ungrouped)
+    return _read_folder(data, allow_ungrouped=allow_ungrouped, grades_optional=grades_optional)
+
+
+def parts_of(splits: pd.Series, *, where: Path) -> pd.Series:
+    """The parts that a column ``split`` names: ``train``, ``val``, ``test`` or missing.
+
+    Args:
+        splits: Names as in ``SPLITS``, in any case.
+        where: Named in the error.
+
+    Raises:
+        InputError: There is another name; taken for a part to learn from, it could leak.
+    """
+    names = splits.astype("string").str.strip().str.lower()
+    strange = sorted(set(splits[names.notna() & ~names.isin(list(SPLITS))].astype(str)))
+    if strange:
+        raise InputError(
+            "The split names a part that is none.",
+            expected=", ".join(SPLITS),
+            found=", ".join(strange[:_MAX_LISTED]),
+            where=where,
+            fix="correct the column split, or leave it empty for knees to learn from",
+        )
+    return names.map(SPLITS).astype(object)
 
 
 def _read_table(path: Path) -> pd.DataFrame:
@@ -65,6 +93,8 @@ def _read_table(path: Path) -> pd.DataFrame:
         knees["field_of_view_plateau_widths"] = np.nan
     if knees.empty:
         raise InputError("The table has no knees.", where=path)
+    if "split" in knees:
+        knees["split"] = parts_of(knees["split"], where=path)
     _refuse_leaks(knees, path)
     return knees
 
@@ -82,7 +112,7 @@ def _read_image(image: Path) -> pd.DataFrame:
     return knees
 
 
-def _read_folder(folder: Path, *, allow_ungrouped: bool) -> pd.DataFrame:
+def _read_folder(folder: Path, *, allow_ungrouped: bool, grades_optional: bool) -> pd.DataFrame:
     images = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if not images:
         raise InputError(
@@ -91,6 +121,8 @@ def _read_folder(folder: Path, *, allow_ungrouped: bool) -> pd.DataFrame:
             where=folder,
         )
     rows = [_row(image, folder) for image in images]
+    if grades_optional and any(row["kl_grade"] not in _GRADES for row in rows):
+        rows = [row | {"kl_grade": None} for row in rows]
     _refuse_impossible_grades(rows, folder)
     if not allow_ungrouped:
         _refuse_nameless(rows, folder)
@@ -98,8 +130,8 @@ def _read_folder(folder: Path, *, allow_ungrouped: bool) -> pd.DataFrame:
     knees = pd.DataFrame(rows)
     knees["kl_grade"] = knees["kl_grade"].astype("Int64")
     knees["knee_id"] = _number_copies(knees)
-    if knees["split"].isna().all():
-        knees = knees.drop(columns="split")
+    # a column without a value would stand in the way of a table that has them
+    knees = knees.drop(columns=[c for c in ("kl_grade", "split") if knees[c].isna().all()])
     _refuse_leaks(knees, folder)
     return knees
 
@@ -112,7 +144,7 @@ def _row(image: Path, folder: Path) -> dict[str, object]:
     split = next((SPLITS[name.lower()] for name in nearest if name.lower() in SPLITS), None)
     subject, side = subject_and_side(image.stem)
     return {
-        "subject_id": subject or image.stem,
+        "subject_id": subject or _own_subject(image.relative_to(folder)),
         "laterality": side or UNKNOWN,
         "kl_grade": int(grade["grade"]) if grade else None,
         "image_path": str(image),
@@ -123,8 +155,13 @@ def _row(image: Path, folder: Path) -> dict[str, object]:
     }
 
 
+def _own_subject(image: Path) -> str:
+    """A subject for an image whose name tells none, such as 1.png, which each folder may have."""
+    return re.sub("[/:]", "_", image.with_suffix("").as_posix())
+
+
 def _refuse_impossible_grades(rows: list[dict[str, object]], folder: Path) -> None:
-    wrong = [r["image_path"] for r in rows if r["kl_grade"] not in {None, 0, 1, 2, 3, 4}]
+    wrong = [r["image_path"] for r in rows if r["kl_grade"] not in {None, *_GRADES}]
     if wrong:
         raise InputError(
             "A folder names an impossible grade.",

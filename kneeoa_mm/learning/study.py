@@ -13,6 +13,7 @@ from kneeoa_mm import tables
 from kneeoa_mm.errors import InputError, LeakError
 from kneeoa_mm.learning.event_times import observed_of
 from kneeoa_mm.learning.losses import grade_targets
+from kneeoa_mm.learning.sources import parts_of
 from kneeoa_mm.learning.splits import Split
 from kneeoa_mm.records import KneeKey, Outcome
 from kneeoa_mm.settings import TrainJSLConfig
@@ -34,6 +35,9 @@ def join_cohort(
 ) -> tuple[pd.DataFrame, dict[str, int], tuple[str, ...]]:
     """Join baseline images with the cohort's factors, grades and outcome.
 
+    Knees of the test part that the cohort's source, or the table of images, has set aside stay
+    there.
+
     Args:
         knees: Rows of ``read_knees``.
         cohort: Output folder of ``cohort``.
@@ -41,16 +45,19 @@ def join_cohort(
 
     Returns:
         One row a knee that has an image and a grade or the outcome, what was counted, and which
-        knees and images found no partner.
+        knees and images found no partner or were set aside.
 
     Raises:
-        InputError: There is no such knee with the outcome.
+        InputError: There is no such knee with the outcome, or a part of the split is none.
     """
     outcome = str(config.outcome)
     table = tables.read_table(cohort / "cohort.parquet", tables.COHORT)
     images = knees[[KneeKey.parse(knee).copy == 1 for knee in knees["knee_id"]]]
     columns = ["knee_id", "image_path", "mirror", "field_of_view_plateau_widths"]
+    if "split" in images and "split" not in table:
+        columns.append("split")
     joined = table.merge(images[columns], on="knee_id", validate="one_to_one")
+    joined, set_aside = _without_test_part(joined, cohort)
     label = outcome if config.time_head == "horizon" else f"{outcome}_event_observed"
     useful = joined[label].notna() | joined["kl_grade"].notna()
     joined = joined[useful].sort_values("knee_id", ignore_index=True)
@@ -69,7 +76,17 @@ def join_cohort(
         "with_outcome": known,
         "events": int((joined[label] == 1).sum()),
     }
-    return joined, counts, _without_partner(table, images)
+    return joined, counts, (*_without_partner(table, images), *set_aside)
+
+
+def _without_test_part(knees: pd.DataFrame, where: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    if "split" not in knees:
+        return knees, ()
+    knees = knees.assign(split=parts_of(knees["split"], where=where))
+    is_test = knees["split"] == "test"
+    if not is_test.any():
+        return knees, ()
+    return knees[~is_test], (f"{is_test.sum()} knees of the source's test part are set aside",)
 
 
 def _without_partner(table: pd.DataFrame, images: pd.DataFrame) -> tuple[str, ...]:

@@ -17,7 +17,8 @@ from kneeoa_mm.analysis.results import sha256_of
 from kneeoa_mm.cohort_spec import CohortSpec
 from kneeoa_mm.errors import InputError, OutputExistsError
 from kneeoa_mm.imaging.preprocess import preprocess
-from kneeoa_mm.learning.clinical import read_clinical
+from kneeoa_mm.imaging.studies import holds_dicom
+from kneeoa_mm.learning.clinical import read_clinical, untold
 from kneeoa_mm.learning.framing import framing_notes
 from kneeoa_mm.learning.inference import Ensemble, load_ensemble, predict_knees
 from kneeoa_mm.learning.sources import IMAGE_SUFFIXES, read_knees
@@ -46,7 +47,7 @@ def predict(
 
     Args:
         source: A DICOM film or a folder of them, a picture of a knee or a folder of them (graded or
-            not), or a table of knees.
+            not), or a table of knees. Pictures beside DICOM films are taken for films.
         model: Run or model folder; None takes the graders that come with the package.
         out: Prediction table to write, ``.parquet`` or ``.csv``.
         clinical: Output folder of ``cohort``, or a table by ``knee_id``: clinical factors for a
@@ -59,7 +60,8 @@ def predict(
         overwrite: Replace ``out``.
 
     Raises:
-        InputError: There is nothing to predict, or ``out`` is no table.
+        InputError: There is nothing to predict, ``out`` is no table, or ``clinical`` has none of
+            the knees.
         MissingExtraError: No model is named, and none came with the package.
         ModelFolderError: There is no usable model.
         OutputExistsError: ``out`` exists.
@@ -75,7 +77,7 @@ def predict(
     ensemble = load_ensemble(model or shipped_grader())
     table = None if clinical is None else read_clinical(clinical)
     if _holds_knees(source):
-        knees = read_knees(source, allow_ungrouped=True)
+        knees = read_knees(source, allow_ungrouped=True, grades_optional=True)
         return _predict(knees, ensemble, table, out, device)
     with tempfile.TemporaryDirectory(prefix="kneeoa-mm-") as folder:
         work = Path(folder) / "knees"
@@ -104,12 +106,13 @@ def predict(
 
 
 def _holds_knees(source: Path) -> bool:
-    """Whether ``source`` is a table or holds ordinary images; otherwise it should be DICOM."""
+    """Whether ``source`` is a table or holds pictures alone; otherwise it should be DICOM."""
     if source.is_file():
         return source.suffix.lower() in {".parquet", ".csv", *IMAGE_SUFFIXES}
     if (source / "knees.parquet").is_file():
         return True
-    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in source.rglob("*"))
+    is_image = any(path.suffix.lower() in IMAGE_SUFFIXES for path in source.rglob("*"))
+    return is_image and not holds_dicom(source)
 
 
 def _predict(
@@ -121,6 +124,7 @@ def _predict(
     rejects: pd.DataFrame | None = None,
 ) -> StageResult:
     clinical = None
+    notes = untold(ensemble.factors, table, knees["knee_id"])
     if table is not None:
         clinical = table.reindex(knees["knee_id"]).reset_index(drop=True)
         for name in filter(None, ("kl_grade", ensemble.outcome_column, "split")):
@@ -130,7 +134,6 @@ def _predict(
     for reject in unreadable:
         say(f"not used: {reject.source}: {reject.code} {reject.message}")
     strange = int((predictions["status"] == PredictionStatus.NOT_A_KNEE).sum())
-    notes = _missing_factors(ensemble, clinical)
     if clinical is not None:
         notes += _unknown_categories(ensemble, clinical.set_index(knees["knee_id"]))
     if strange:
@@ -143,8 +146,6 @@ def _predict(
     if rejects is not None:
         predictions["source"] = knees["source"]
         predictions = pd.concat([predictions, _rejected_rows(rejects)], ignore_index=True)
-    if "split" in knees:
-        predictions["split"] = knees["split"].to_numpy()
     tables.write_table(predictions, tables.PREDICTIONS, out)
     notes += _look(predictions, out)
     seen = int(predictions["seen_in_training"].sum())
@@ -208,14 +209,6 @@ def first_knees(predictions: pd.DataFrame, outcome: str | None) -> list[dict[str
 def _column_of(row: dict[Hashable, Any]) -> str:
     """The column with the probability of the grade that a row is given."""
     return f"kl_prob_{row['kl_grade_pred']}"
-
-
-def _missing_factors(ensemble: Ensemble, clinical: pd.DataFrame | None) -> tuple[str, ...]:
-    wanted = {name for m in ensemble.members if m.clinical for name in m.clinical.factors}
-    absent = sorted(wanted - set(() if clinical is None else clinical.columns))
-    if not absent:
-        return ()
-    return (f"No values for {', '.join(absent)}: imputed by the rule that the model learnt.",)
 
 
 def _unknown_categories(ensemble: Ensemble, clinical: pd.DataFrame) -> tuple[str, ...]:

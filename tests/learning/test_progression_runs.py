@@ -250,6 +250,22 @@ def test_knees_and_images_without_a_partner_are_told(study, tmp_path):
     assert sum(each.in_training({"0"}) == {"0"} for each in seen) > 0, "the encoder knows them"
 
 
+def test_the_test_part_of_the_source_is_set_aside(study, tmp_path):
+    cohort = changed_cohort(
+        study,
+        tmp_path / "cohort",
+        lambda table: table.assign(
+            split=np.where(table["subject_id"].isin(list("0123")), "Test", "train")
+        ),
+    )
+    result = jsl(study, tmp_path / "run", "train.epochs=1", cohort=cohort)
+    assert result.counts["with_image"] == 88
+    assert any("8 knees of the source's test part are set aside" in note for note in result.notes)
+    table = reported(tmp_path / "run")
+    assert not set(table["subject_id"]) & set("0123")
+    assert set(table["split"]) == {"train"}
+
+
 @pytest.mark.parametrize(
     ("sets", "fault"),
     [

@@ -30,7 +30,7 @@ def test_a_folder_of_one_part_or_without_grades(tmp_path):
     put(tmp_path / "val", "0/1L.png", "1/2L.png")
     assert set(read_knees(tmp_path / "val")["kl_grade"]) == {0, 1}
     put(tmp_path / "plain", "1L.png")
-    assert read_knees(tmp_path / "plain")["kl_grade"].isna().all()
+    assert "kl_grade" not in read_knees(tmp_path / "plain")
 
 
 def test_two_films_of_one_knee_get_a_copy_number(tmp_path):
@@ -54,7 +54,29 @@ def test_names_without_a_subject_are_refused_unless_allowed(tmp_path):
     put(tmp_path, "0/knee-a.png", "1/knee-b.png")
     with pytest.raises(InputError, match="--allow-ungrouped"):
         read_knees(tmp_path)
-    assert read_knees(tmp_path, allow_ungrouped=True)["subject_id"].tolist() == ["knee-a", "knee-b"]
+    allowed = read_knees(tmp_path, allow_ungrouped=True)
+    assert allowed["subject_id"].tolist() == ["0_knee-a", "1_knee-b"]
+
+
+def test_images_of_one_name_in_several_folders_are_persons_of_their_own(tmp_path):
+    """Otherwise a name such as 1.png would tie a knee of each grade, and each part, together."""
+    put(tmp_path, "train/0/1.png", "train/1/1.png", "val/0/1.png", "val/0/a:1.png")
+    knees = read_knees(tmp_path, allow_ungrouped=True)
+    assert knees["subject_id"].nunique() == 4
+    assert knees["knee_id"].tolist()[3] == "-:val_0_a_1:-:-"
+
+
+def test_to_predict_numbers_of_folders_are_grades_only_where_all_are(tmp_path):
+    put(tmp_path / "years", "2/1L.png", "2024/2L.png")
+    put(tmp_path / "2023", "3L.png")
+    put(tmp_path / "mixed", "2/4L.png", "5L.png")
+    put(tmp_path / "graded", "2/6L.png", "val/0 none/7L.png")
+    for name in ("years", "2023", "mixed"):
+        assert "kl_grade" not in read_knees(tmp_path / name, grades_optional=True), name
+    graded = read_knees(tmp_path / "graded", grades_optional=True)
+    assert graded["kl_grade"].tolist() == [2, 0]
+    with pytest.raises(InputError, match="folders 0 to 4"):
+        read_knees(tmp_path / "years")
 
 
 @pytest.mark.parametrize("make", [True, False])
@@ -84,6 +106,21 @@ def test_an_image_that_preprocess_mirrored_is_not_mirrored_again(tmp_path):
     knees = read_knees(path)
     assert knees["mirror"].tolist() == [False, True, False]
     assert knees["image_path"][0] == str(tmp_path / "images" / "a.png")
+
+
+def test_the_split_of_a_table_has_the_names_that_folders_have(tmp_path):
+    path = table_of_knees(tmp_path, split=["Auto_Test", "auto_test", "valid"])
+    assert read_knees(path)["split"].tolist() == ["test", "test", "val"]
+    path = table_of_knees(tmp_path, split=[None, None, "train"])
+    assert read_knees(path)["split"].isna().tolist() == [True, True, False]
+    path = table_of_knees(tmp_path, split=["train", "train", "held out"])
+    with pytest.raises(InputError, match=r"found: +held out"):
+        read_knees(path)
+
+
+def test_one_person_under_two_names_of_a_part_is_in_one_part(tmp_path):
+    path = table_of_knees(tmp_path, split=["val", "validation", "train"])
+    assert set(read_knees(path)["split"]) == {"val", "train"}
 
 
 def readings(folder, knee_ids):

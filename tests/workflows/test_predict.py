@@ -276,3 +276,61 @@ def test_pictures_of_a_test_part_keep_their_split_and_leave_a_look(shipped, tmp_
     assert sorted(table["split"]) == ["test", "train"]
     line = json.loads((tmp_path / "grades.looks.jsonl").read_text())
     assert (line["command"], line["knees"]) == ("predict", 1)
+
+
+@pytest.fixture
+def films(tmp_path):
+    """The films of two phantoms, and what is no film at all."""
+    from kneeoa_mm.synthetic.cohort import synthesize
+
+    synthesize(tmp_path / "source", subjects=2, seed=0, pixel_spacing_mm=0.8)
+    folder = tmp_path / "source" / "studies" / "V00"
+    (folder / "broken.dcm").write_bytes(b"no film at all")
+    return folder
+
+
+def test_a_picture_among_films_hides_none_of_them(shipped, tmp_path, films):
+    picture(films / "preview.png")
+    code, _, error = run("predict", films, "--ids", "keep")
+    assert code == 4, error
+    found = pd.read_csv("predictions.csv")
+    films_of_a_person = {path.name for path in films.glob("*.dcm")} - {"broken.dcm"}
+    rejected = set(found.loc[found["status"] == "rejected", "source"])
+    assert films_of_a_person <= set(found["source"])
+    assert "broken.dcm" in rejected
+    assert "preview.png" in set(found["source"])
+
+
+def test_a_split_of_the_clinical_table_stands_beside_a_rejected_film(shipped, tmp_path, films):
+    assert run("predict", films, "--ids", "keep", "--out", "first.csv")[0] == 4
+    first = pd.read_csv("first.csv")
+    knees = first.loc[first["status"] != "rejected", ["knee_id"]]
+    knees.iloc[1:].assign(split="test").to_csv("clinical.csv", index=False)
+    code, shown, error = run("predict", films, "--ids", "keep", "--clinical", "clinical.csv")
+    assert code == 4, error
+    again = pd.read_csv("predictions.csv")
+    assert again["split"].isna().sum() == 2, "the knee that the table lacks, and the broken film"
+    assert (again["split"] == "test").sum() == len(knees) - 1
+    assert f"1 knees are not in the clinical table, such as {knees['knee_id'].iloc[0]}" in shown
+
+
+def test_a_clinical_table_of_other_knees_is_refused(shipped, tmp_path):
+    knee = picture(tmp_path / "20L.png")
+    Path("clinical.csv").write_text("knee_id,age_years\noai:1:0:L,60\n")
+    code, _, error = run("predict", knee, "--clinical", "clinical.csv")
+    assert code == 3
+    assert "none of the knees" in error
+    assert "oai:1:0:L" in error
+    assert "-:20:-:L" in error
+
+
+def test_a_folder_without_grades_takes_them_from_the_clinical_table(shipped, tmp_path):
+    picture(tmp_path / "2024" / "20L.png")
+    Path("clinical.csv").write_text("knee_id,kl_grade\n-:20:-:L,3\n")
+    code, shown, error = run("predict", tmp_path / "2024", "--clinical", "clinical.csv")
+    assert code == 0, error
+    assert pd.read_csv("predictions.csv")["kl_grade"].tolist() == [3]
+    assert "Next: kneeoa-mm evaluate" in shown
+    code, shown, _ = run("predict", tmp_path / "2024", "--overwrite")
+    assert code == 0
+    assert "Next: kneeoa-mm evaluate" not in shown, "there is no truth to judge by"

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from kneeoa_mm.errors import InputError
-from kneeoa_mm.learning.clinical import read_clinical
+from kneeoa_mm.learning.clinical import read_clinical, untold
 from kneeoa_mm.learning.inference import choose_device, load_ensemble
 from kneeoa_mm.learning.saliency.answers import choose_answer
 from kneeoa_mm.learning.saliency.explained_knee import ExplainedKnee, explain_knee
@@ -58,7 +58,8 @@ def explain(
         overwrite: Replace earlier output.
 
     Raises:
-        InputError: There are no knees, or none of their images can be read.
+        InputError: There are no knees, none of their images can be read, or ``clinical`` has none
+            of them.
         ConfigError: The model does not give the answer that is asked for, or has no feature map.
         ModelFolderError: There is no usable model.
     """
@@ -68,6 +69,8 @@ def explain(
     spaces = JointSpaces() if joint_spaces is None else read_joint_spaces(joint_spaces)
     refuse_taken(out, overwrite=overwrite)
     sample = _sample(data, model, config, clinical, limit, device)
+    asked = sample.knees["knee_id"].iloc[: sample.n_explained]
+    notes = untold(sample.ensemble.factors, sample.clinical, asked)
     _refuse_hopeless(sample, config, data)
     means = MeanMaps(Counter(sample.persons[: sample.n_explained].tolist()))
     n_readable = int(sample.store.readable[: sample.n_explained].sum())
@@ -85,7 +88,7 @@ def explain(
         counts={"knees": n_readable, "maps": len(run.maps)},
         failed=len(sample.store.rejects),
         figures=run.figures(),
-        notes=(*_unknown_factors(sample), *run.notes()),
+        notes=(*notes, *run.notes()),
         next_step=f"kneeoa-mm report {out} --out report.html",
     )
 
@@ -97,7 +100,7 @@ def _sample(
     for member in ensemble.members:
         # only pictures are varied, so no gradient of a weight is ever wanted
         member.network.requires_grad_(False).to(memory_format=torch.channels_last)
-    knees = read_knees(data, allow_ungrouped=True)
+    knees = read_knees(data, allow_ungrouped=True, grades_optional=True)
     chosen = spread(np.arange(len(knees)), limit)
     rest = np.setdiff1d(np.arange(len(knees)), chosen)
     others = spread(rest, MOST_OTHERS) if Method.GRADIENT_SHAP in config.methods else rest[:0]
@@ -119,21 +122,6 @@ def _refuse_hopeless(sample: Sample, config: ExplainConfig, data: Path) -> None:
             found=f"{first.source}: {first.message}",
             where=data,
         )
-
-
-def _unknown_factors(sample: Sample) -> tuple[str, ...]:
-    """What the members want to know of knees, and nobody tells."""
-    wanted = {name for m in sample.ensemble.members if m.clinical for name in m.clinical.factors}
-    absent = sorted(wanted - set(() if sample.clinical is None else sample.clinical.columns))
-    notes = []
-    if absent:
-        notes.append(f"No values for {', '.join(absent)}: they are imputed, and move nothing.")
-    if wanted and sample.clinical is not None:
-        asked = sample.knees["knee_id"].iloc[: sample.n_explained]
-        without = int((~asked.isin(sample.clinical.index)).sum())
-        if without:
-            notes.append(f"{without} knees are not in the clinical table: all factors are imputed.")
-    return tuple(notes)
 
 
 def _groups(found: ExplainedKnee, sample: Sample) -> list[str]:

@@ -108,9 +108,15 @@ def test_a_fused_model_without_a_table_says_that_its_factors_are_imputed(folder,
     config = {"methods": ("integrated_gradients",), "limit": 1}
     result = run(folder, tmp_path / "alone", model="fused", **config)
     assert any("age_years, sex" in note for note in result.notes)
-    (tmp_path / "few.csv").write_text("knee_id,age_years,sex\nother,60,F\n")
-    result = run(folder, tmp_path / "few", model="fused", clinical=tmp_path / "few.csv", **config)
+    few = tmp_path / "few.csv"
+    few.write_text("knee_id,age_years,sex\ntrial:0:0:L,60,F\n")
+    config["limit"] = 2
+    result = run(folder, tmp_path / "few", model="fused", clinical=few, **config)
     assert any("1 knees are not in the clinical table" in note for note in result.notes)
+    few.write_text("knee_id,age_years,sex\nother,60,F\n")
+    with pytest.raises(InputError, match=r"none of the knees(.|\n)*trial:0:0:L"):
+        run(folder, tmp_path / "none", model="fused", clinical=few, **config)
+    assert not (tmp_path / "none").exists()
 
 
 def test_integrated_gradients_that_do_not_add_up_are_named(folder, tmp_path, monkeypatch):
