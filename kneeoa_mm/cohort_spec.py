@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from kneeoa_mm.config import read_yaml_mapping, shipped, validate
 from kneeoa_mm.errors import ConfigError
+from kneeoa_mm.records import Outcome
 from kneeoa_mm.settings import Settings
 
 ENROLLEES = "enrollees"
@@ -138,6 +139,17 @@ class OutcomesSpec(Settings):
     """Points of WOMAC pain (0 to 20) that count as a rise."""
     tkr_horizon_months: int = Field(default=48, gt=0)
     """Follow-up that a knee without replacement needs for the value 0 of ``tkr``."""
+
+    def horizon_of(self, outcome: Outcome) -> int:
+        """Months by which the value of an outcome is decided."""
+        return {
+            Outcome.JSL_48M: 48,
+            Outcome.JSL_FNIH: max(self.fnih_months),
+            Outcome.JSL_OR_KR_48M: 48,
+            Outcome.KL_PROGRESSION: self.kl_horizon_months,
+            Outcome.TKR: self.tkr_horizon_months,
+            Outcome.PAIN_PROGRESSION: max(self.pain_months),
+        }[outcome]
 
 
 class CohortSpec(Settings):

@@ -77,11 +77,20 @@ def load_config(
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise ConfigError("A --set must read a.b=c.", found=text, where="--set")
-        _assign(tree, key.strip(), yaml.safe_load(value))
+        _assign(tree, key.strip(), _read_value(value, text))
     for key, value in (flags or {}).items():
         if value is not None:
             _assign(tree, key, value)
     return validate(model, tree, where=recipe or "--set and flags")
+
+
+def _read_value(value: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            "The value of a --set is no valid YAML.", found=text, where="--set"
+        ) from error
 
 
 def validate(model: type[ConfigModel], tree: Mapping[str, Any], *, where: object) -> ConfigModel:

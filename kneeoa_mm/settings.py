@@ -15,6 +15,7 @@ from kneeoa_mm.records import Outcome
 
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0)]
 
 
 class Settings(BaseModel):
@@ -74,7 +75,7 @@ class TrainDetectorConfig(Settings):
     """Epochs without a better validation after which training ends."""
     min_score: Fraction = 0.5
     """The confidence that the model states: below it, it abstains."""
-    seed: int = 0
+    seed: Seed = 0
     device: Literal["auto", "cpu"] = "auto"
 
 
@@ -193,7 +194,7 @@ class MemberConfig(Settings):
 class PretrainKLConfig(Settings):
     """KL grading (``kneeoa-mm pretrain-kl``)."""
 
-    seed: int = 0
+    seed: Seed = 0
     members: tuple[MemberConfig, ...] = (MemberConfig(),)
     repeats: int = Field(default=1, ge=1)
     """How often each of ``members`` is trained, each time with other random numbers; all vote."""
@@ -237,7 +238,7 @@ class PretrainKLConfig(Settings):
 class TrainJSLConfig(Settings):
     """Progression beside KL (``kneeoa-mm train-jsl``)."""
 
-    seed: int = 0
+    seed: Seed = 0
     outcome: Outcome = Outcome.JSL_48M
     fuse_clinical: bool = False
     """Whether ``clinical_factors`` join the image; the KL head never sees them."""
@@ -272,7 +273,8 @@ class TrainJSLConfig(Settings):
     )
     """Of ``hazard``: ends of the bins of time; what is seen later counts as not seen."""
     horizon_months: int = Field(default=48, gt=0)
-    """Of ``hazard``: the visit whose cumulative incidence is the outcome's probability."""
+    """Of ``hazard``: the visit whose cumulative incidence is the outcome's probability; the one at
+    which the cohort judges the outcome."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
     """Share of image features dropped before progression in training."""
     loss_weighting: Literal["fixed", "uncertainty"] = "fixed"
@@ -291,7 +293,8 @@ class TrainJSLConfig(Settings):
         ),
     )
     """Where all stages train the head alone, the features of each image are computed once, and
-    ``augment`` has nothing to vary but the views of ``test_time_crops``."""
+    ``augment`` has nothing to vary but the views of ``test_time_crops``; ``mixup`` mixes features
+    and labels."""
 
     @model_validator(mode="after")
     def _bins_of_time_make_sense(self) -> TrainJSLConfig:
@@ -314,7 +317,7 @@ class TrainJSLConfig(Settings):
 class ExplainConfig(Settings):
     """What moved a model's output (``kneeoa-mm explain``)."""
 
-    seed: int = 0
+    seed: Seed = 0
     target: Literal["auto", "grade", "kl_2_or_more", "progression", "0", "1", "2", "3", "4"] = (
         "auto"
     )

@@ -62,6 +62,8 @@ def test_a_misspelt_key_is_refused_with_the_likely_one(tmp_path):
         ("members.5.backbone=vgg16", "index"),
         ("nosuch.key=1", "nosuch"),
         ("train.stages=[]", "at least one stage"),
+        ("members=[{backbone: vgg16}", "no valid YAML"),
+        ("seed=-1", "seed: .*greater than or equal to 0"),
     ],
 )
 def test_an_impossible_set_is_refused_by_its_name(text, words):

@@ -205,10 +205,4 @@ def outcome_records(
 
 def horizon_of(outcome: Outcome, spec: OutcomesSpec) -> int:
     """Months by which the value of an outcome is decided."""
-    horizons = {
-        Outcome.KL_PROGRESSION: spec.kl_horizon_months,
-        Outcome.TKR: spec.tkr_horizon_months,
-        Outcome.JSL_FNIH: max(spec.fnih_months),
-        Outcome.PAIN_PROGRESSION: max(spec.pain_months),
-    }
-    return horizons.get(outcome, HORIZON_MONTHS)
+    return spec.horizon_of(outcome)

@@ -19,6 +19,7 @@ _CLASSIFIERS = ("classifier", "fc", "heads", "head")
 _FEATURE_MAPS = ("feature_map", "features", "layer4", "trunk_output", "conv5", "act4")
 """Names of our own, of most, and of ResNet, RegNet, ShuffleNet and timm's Xception."""
 _VGG_WIDTH = 512
+_MANY_VOICED = {"googlenet", "inception_v3"}
 _TIMM = "timm:"
 WEIGHTS_FOLDER = "KNEEOA_MM_WEIGHTS"
 """Environment variable that names the folder of ImageNet weights."""
@@ -80,6 +81,12 @@ def build_encoder(name: str) -> Encoder:
             expected=", ".join([*_OWN, "a torchvision network or timm:<name>"]),
             found=name,
             fix=f"did you mean {' or '.join(close)}?" if close else "",
+        )
+    if name in _MANY_VOICED:
+        raise ConfigError(
+            "This network has further classifiers that speak while it learns.",
+            found=name,
+            fix="choose timm:inception_v3, which has one, or another network",
         )
     backbone = torchvision.models.get_model(name, weights=None)
     if isinstance(backbone, torchvision.models.MNASNet):

@@ -41,7 +41,8 @@ class ClinicalEncoding:
             factors: One column a factor, one row a training knee.
 
         Raises:
-            InputError: A factor has no value at all.
+            InputError: A factor has no value at all, or a continuous one has a cell that is no
+                number.
         """
         empty = [str(name) for name in factors if factors[name].isna().all()]
         if empty:
@@ -56,7 +57,7 @@ class ClinicalEncoding:
             if name in CATEGORICAL:
                 categorical[name] = sorted(set(_texts(known)))
             else:
-                values = known.astype(float)
+                values = pd.Series(numbers(known))
                 # a constant factor carries nothing and must not divide by zero
                 continuous[name] = (float(values.mean()), float(values.std(ddof=0)) or 1.0)
         return cls(continuous, categorical)
@@ -79,10 +80,13 @@ class ClinicalEncoding:
 
         Returns:
             Shape (n, n_features), without NaN.
+
+        Raises:
+            InputError: A continuous factor has a cell that is no number.
         """
         columns = []
         for name, (mean, scale) in self.continuous.items():
-            values = pd.to_numeric(self._column(factors, name)).astype(float).to_numpy()
+            values = numbers(self._column(factors, name))
             missing = np.isnan(values)
             columns += [np.where(missing, 0.0, (values - mean) / scale), missing]
         for name, categories in self.categorical.items():
@@ -115,6 +119,23 @@ class ClinicalEncoding:
     def to_card(self) -> dict[str, Any]:
         """Plain values for a model card."""
         return asdict(self)
+
+
+def numbers(values: pd.Series) -> NDArray[np.float64]:
+    """A column as numbers, NaN where missing.
+
+    Raises:
+        InputError: A cell is no number, such as ``31,5``.
+    """
+    found = pd.to_numeric(values, errors="coerce")
+    strange = values[found.isna() & values.notna()]
+    if len(strange):
+        raise InputError(
+            f"The column {values.name} must hold numbers.",
+            expected="a point for the decimal sign, and empty cells for what is missing",
+            found=f"{len(strange)} other cells, such as {strange.iloc[0]!r}",
+        )
+    return found.to_numpy(np.float64, na_value=np.nan)
 
 
 def _texts(values: pd.Series) -> pd.Series:

@@ -35,6 +35,7 @@ class Observed:
         free_until: Last bin through which the knee was read free of events, (B,); 0 if only the
             baseline was, and -1 where nothing is known, which leaves the knee out.
         event_by: Bin by whose end the event had happened, (B,); ignored where there was none.
+            Progression may have happened in any bin since the last free one, the others in this.
         causes: Which causes the event may have been, (B, 3), as 0 or 1; all 0 where the knee was
             free until it was lost from sight.
     """
@@ -42,6 +43,14 @@ class Observed:
     free_until: Tensor
     event_by: Tensor
     causes: Tensor
+
+    def possible_events(self, n_bins: int) -> Tensor:
+        """Where and of what cause the event may have been, (B, n_bins, 3), as truths."""
+        bins = torch.arange(1, n_bins + 1, device=self.event_by.device)
+        is_last = bins == self.event_by[:, None]
+        within = (bins > self.free_until[:, None]) & (bins <= self.event_by[:, None])
+        when = torch.stack([within, is_last & within, is_last & within], dim=2)
+        return when & (self.causes[:, None, :] > 0)
 
 
 def observe(
@@ -51,8 +60,8 @@ def observe(
 
     Progression that was read comes first. Otherwise a replacement or a death counts as such only
     where the knee was read free at the visit before: else progression may have come first unseen.
-    A replacement then counts as progression or replacement since the last film; a death says
-    nothing more than that film.
+    A replacement then counts as progression since the last film, or as replacement in its bin; a
+    death says nothing more than that film.
 
     Args:
         last_free_film: Bin of the last film without progression, (B,); 0 is the baseline.
@@ -78,8 +87,9 @@ def observe(
 def log_likelihood(logits: Tensor, observed: Observed) -> Tensor:
     """Log-likelihood of each knee, (B,); 0 where nothing is known.
 
-    Free until bin L: ``log S(L)``. An event of one of some causes in (L, R]: the log of the sum of
-    ``S(j-1) h(j, cause)`` over those bins and causes.
+    Free until bin L: ``log S(L)``. An event of one of some causes by bin R: the log of the sum of
+    ``S(j-1) h(j, cause)`` over the bins j in which each cause may have come, which are all of
+    (L, R] for progression and R alone for the others.
 
     Args:
         logits: (B, J, 4), the last axis being no event and then each ``Cause``.
@@ -89,9 +99,7 @@ def log_likelihood(logits: Tensor, observed: Observed) -> Tensor:
     log_survival = functional.pad(log_h[:, :, 0].cumsum(dim=1), (1, 0))
     is_known = observed.free_until >= 0
     free_until = observed.free_until.clamp_min(0)
-    bins = torch.arange(1, logits.shape[1] + 1, device=logits.device)
-    within = (bins > free_until[:, None]) & (bins <= observed.event_by[:, None])
-    may_be = within[:, :, None] & (observed.causes[:, None, :] > 0)
+    may_be = observed.possible_events(logits.shape[1])
     each = (log_survival[:, :-1, None] + log_h[:, :, 1:]).masked_fill(~may_be, -torch.inf)
     has_event = may_be.flatten(1).any(dim=1)
     free = log_survival.gather(1, free_until[:, None]).squeeze(1)

@@ -73,6 +73,8 @@ class GradeLoss:
     def __call__(self, outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> Tensor:
         """Mean over the knees with a grade.
 
+        A knee that mixup joined with one that has none counts by its share.
+
         Args:
             outputs: ``kl_scores`` of the head and ``kl_logits`` (B, 5).
             batch: ``kl_target`` (B, 5).
@@ -81,14 +83,18 @@ class GradeLoss:
             A scalar.
         """
         target = batch["kl_target"]
-        is_known = target.sum(dim=1) > 0
+        share_known = target.sum(dim=1)
+        is_known = share_known > 0
         if not is_known.any():
             return outputs["kl_scores"].sum() * 0
-        known = target[is_known]
+        # shares that sum to 1 but for rounding stay as they are
+        counts = torch.where(share_known.isclose(share_known.new_ones(())), 1.0, share_known)
+        counts = counts[is_known]
+        known = target[is_known] / counts[:, None]
         terms, share = self._terms(
             outputs["kl_scores"][is_known].float(), outputs["kl_logits"][is_known].float(), known
         )
-        weight = torch.ones_like(share) if self.weights is None else known @ self.weights.to(known)
+        weight = counts if self.weights is None else counts * (known @ self.weights.to(known))
         return (weight * terms).sum() / (weight * share).sum()
 
     def _terms(self, scores: Tensor, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,15 +26,36 @@ _OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 
 def frozen_layers(encoder: nn.Module, stage: StageConfig) -> list[nn.Module]:
-    """What the stage leaves alone: all of the encoder but its last layers."""
+    """What the stage leaves alone: all of the encoder but its last layers.
+
+    A layer is meant by itself, without the layers in it: attention has weights of its own beside
+    those of its projection.
+    """
     trainable = stage.trainable
     if trainable == "all":
         return []
-    modules = [m for m in encoder.modules() if not list(m.children())]
-    weighted = [i for i, m in enumerate(modules) if list(m.parameters(recurse=False))]
+    modules = [m for m in encoder.modules() if not list(m.children()) or _has_weights(m)]
     if trainable == "head":
         return modules
+    weighted = [i for i, m in enumerate(modules) if _has_weights(m)]
     return modules[: weighted[-trainable]] if trainable < len(weighted) else []
+
+
+def _has_weights(layer: nn.Module) -> bool:
+    return any(True for _ in layer.parameters(recurse=False))
+
+
+def freeze(layers: Iterable[nn.Module]) -> None:
+    """Let the weights of layers stay as they are; see :func:`frozen_layers`."""
+    for layer in layers:
+        for weight in layer.parameters(recurse=False):
+            weight.requires_grad_(False)
+
+
+def keep_statistics(layers: Iterable[nn.Module]) -> None:
+    """Let the batch statistics of layers stay as they are; see :func:`frozen_layers`."""
+    for layer in layers:
+        layer.training = False
 
 
 def make_optimiser(
@@ -61,7 +82,9 @@ def make_schedule(
     """
     if stage.schedule == "one_cycle":
         lr = optimiser.param_groups[0]["lr"]
-        return OneCycleLR(optimiser, lr, total_steps=steps, pct_start=_RISE), "step"
+        # torch divides by the length of a rise, which is none where it ends with the first step
+        rise = _RISE if _RISE * steps > 1 else 0.0
+        return OneCycleLR(optimiser, lr, total_steps=steps, pct_start=rise), "step"
     if stage.schedule == "cosine":
         return CosineAnnealingLR(optimiser, epochs), "epoch"
     return MultiStepLR(optimiser, list(stage.milestones), stage.gamma), "epoch"

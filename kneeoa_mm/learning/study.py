@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 from kneeoa_mm import tables
-from kneeoa_mm.errors import InputError, LeakError
+from kneeoa_mm.cohort_spec import OutcomesSpec
+from kneeoa_mm.config import read_yaml_mapping, validate
+from kneeoa_mm.errors import ConfigError, InputError, LeakError
 from kneeoa_mm.learning.event_times import observed_of
 from kneeoa_mm.learning.losses import grade_targets
 from kneeoa_mm.learning.sources import parts_of
 from kneeoa_mm.learning.splits import Split
 from kneeoa_mm.records import KneeKey, Outcome
+from kneeoa_mm.run_folder import CONFIG_FILE
 from kneeoa_mm.settings import TrainJSLConfig
 
 _MAX_LISTED = 5
@@ -28,6 +31,37 @@ _NO_FACTORS = {
     "sub_cohort",
     "matched_pair",
 }
+
+
+def refuse_other_horizon(cohort: Path, config: TrainJSLConfig) -> None:
+    """Raise where hazards would report their risk at another time than the outcome is judged at.
+
+    Args:
+        cohort: Output folder of ``cohort``; one that does not say how outcomes are defined is not
+            checked.
+        config: The recipe.
+
+    Raises:
+        ConfigError: Names both times.
+    """
+    path = cohort / CONFIG_FILE
+    spec = read_yaml_mapping(path).get("cohort") if path.is_file() else None
+    if config.time_head != "hazard" or not isinstance(spec, dict) or "outcomes" not in spec:
+        return
+    horizon = validate(OutcomesSpec, spec["outcomes"], where=path).horizon_of(config.outcome)
+    if horizon == config.horizon_months:
+        return
+    fix = f"--set horizon_months={horizon}"
+    if horizon not in config.visits_months:
+        visits = ",".join(map(str, sorted({*config.visits_months, horizon})))
+        fix += f" --set visits_months=[{visits}]"
+    raise ConfigError(
+        "The risk would be that of another time than the one at which the outcome is judged.",
+        expected=f"{config.outcome} by {horizon} months, as the cohort defines it",
+        found=f"horizon_months {config.horizon_months}",
+        where=path,
+        fix=fix,
+    )
 
 
 def join_cohort(
@@ -159,9 +193,15 @@ def labels_of(knees: pd.DataFrame, config: TrainJSLConfig) -> dict[str, Tensor]:
 
 
 def refuse_unteachable(
-    splits: list[Split], labels: dict[str, Tensor], config: TrainJSLConfig
+    splits: list[Split], labels: dict[str, Tensor], config: TrainJSLConfig, *, where: object = ""
 ) -> None:
     """Stop where a head would have nothing, or one kind of knees alone, to learn from.
+
+    Args:
+        splits: Whose parts are looked at.
+        labels: What is learnt, one row a knee.
+        config: The recipe.
+        where: Named in the error.
 
     Raises:
         InputError: Says so of every fold.
@@ -177,6 +217,7 @@ def refuse_unteachable(
             "A part has nothing to teach a head.",
             expected=f"knees with and without {config.outcome}, and graded ones, in every part",
             found="\n            ".join(faults),
+            where=where,
             fix="use fewer folds or more subjects; without grades, --set kl_loss_weight=0",
         )
 

@@ -101,15 +101,12 @@ class HazardHead(nn.Module):
 
     @torch.no_grad()
     def start(self, labels: dict[str, Tensor]) -> None:
-        """Begin at the hazards of a life table, skipped visits sharing their event alike."""
-        free_until, event_by, causes = (labels[k] for k in ("free_until", "event_by", "causes"))
+        """Begin at the hazards of a life table, possible events of a knee sharing it alike."""
+        observed = Observed(*(labels[k] for k in ("free_until", "event_by", "causes")))
         bins = torch.arange(1, len(self._visits_months) + 1)
-        within = (bins > free_until[:, None]) & (bins <= event_by[:, None])
-        within &= (causes.sum(dim=1) > 0)[:, None]
-        share = causes / causes.sum(dim=1, keepdim=True).clamp_min(1)
-        each = within / within.sum(dim=1, keepdim=True).clamp_min(1)
-        events = torch.einsum("bj,bk->jk", each.float(), share)
-        at_risk = (bins <= free_until[:, None]).sum(dim=0) + each.sum(dim=0)
+        may_be = observed.possible_events(len(bins))
+        events = (may_be / may_be.sum(dim=(1, 2), keepdim=True).clamp_min(1)).sum(dim=0)
+        at_risk = (bins <= observed.free_until[:, None]).sum(dim=0) + events.sum(dim=1)
         hazards = (events / at_risk.clamp_min(1)[:, None]).clamp_min(_LEAST)
         free = (1 - hazards.sum(dim=1, keepdim=True)).clamp_min(_LEAST)
         self.intercepts.copy_((hazards / free).log())

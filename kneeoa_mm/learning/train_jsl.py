@@ -32,7 +32,13 @@ from kneeoa_mm.learning.progression_loss import ProgressionLoss
 from kneeoa_mm.learning.run_inputs import RunInputs
 from kneeoa_mm.learning.sources import read_knees
 from kneeoa_mm.learning.splits import Split, cross_validation
-from kneeoa_mm.learning.study import factor_names, join_cohort, labels_of, refuse_unteachable
+from kneeoa_mm.learning.study import (
+    factor_names,
+    join_cohort,
+    labels_of,
+    refuse_other_horizon,
+    refuse_unteachable,
+)
 from kneeoa_mm.learning.views import Views
 from kneeoa_mm.metrics import BINARY_METRICS, estimate
 from kneeoa_mm.records import StageResult
@@ -68,11 +74,13 @@ def train_jsl(
     Raises:
         InputError: No knee has both an image and the outcome, a part lacks events, or ``resume``
             with other inputs.
+        ConfigError: Hazards whose horizon is not that of the outcome.
         LeakError: Every encoder has seen subjects of a fold that it would be tested on.
         OutputExistsError: ``out`` is taken.
     """
     check_precision(config.train, device)
     refuse_taken(out, config.to_yaml(), overwrite=overwrite, resume=resume)
+    refuse_other_horizon(cohort, config)
     joined, counts, notes = join_cohort(read_knees(knees), cohort, config)
     fold_file = folds or cohort / "folds.parquet"
     fold_table = tables.read_table(fold_file, tables.FOLDS)
@@ -142,8 +150,10 @@ def _plan(
     config: TrainJSLConfig,
 ) -> Plan:
     contract = source.card.preprocessing
-    arrays = {"images": store.get(contract), **labels_of(knees, config)}
+    labels = labels_of(knees, config)
+    arrays = {"images": store.get(contract), **labels}
     usable = split.among(store.readable)
+    refuse_unteachable([usable], labels, config, where="the images that could be read")
     encoding = None
     if factors:
         encoding = ClinicalEncoding.fit(knees[factors].iloc[usable.train])

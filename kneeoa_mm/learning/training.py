@@ -49,7 +49,9 @@ from kneeoa_mm.learning.job import (
 )
 from kneeoa_mm.learning.networks import Network
 from kneeoa_mm.learning.stages import (
+    freeze,
     frozen_layers,
+    keep_statistics,
     make_optimiser,
     make_schedule,
     moving_average,
@@ -164,8 +166,7 @@ class Learner(lightning.LightningModule):
     def configure_model(self) -> None:
         """Let only the stage's layers learn."""
         self.network.requires_grad_(True)
-        for layer in self._frozen_layers():
-            layer.requires_grad_(False)
+        freeze(self._frozen_layers())
 
     def _frozen_layers(self) -> list[nn.Module]:
         return frozen_layers(self._job.network.encoder, self._stage)
@@ -212,8 +213,7 @@ class Learner(lightning.LightningModule):
         own = 1 + processes.number()
         torch.manual_seed(_seed(self._job.seed, self._index, self.current_epoch, own))
         self._losses = []
-        for layer in self._frozen_layers():
-            layer.eval()
+        keep_statistics(self._frozen_layers())
 
     def training_step(self, batch: Outputs, _: int) -> Tensor:
         """Loss of a batch."""

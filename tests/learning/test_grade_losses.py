@@ -141,6 +141,28 @@ def test_a_mixed_knee_costs_what_its_parts_cost(name):
     torch.testing.assert_close(loss_of(name, scores, mixed), parts)
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_knee_mixed_with_an_ungraded_one_counts_by_its_share_and_keeps_its_target(name):
+    scores = scores_for(name)
+    whole = loss_of(name, scores, one_hot(), label_smoothing=0.1)
+    shared = loss_of(name, scores, 0.3 * one_hot(), label_smoothing=0.1)
+    torch.testing.assert_close(shared, whole)
+    little = one_hot()
+    little[4:] *= 1e-4
+    alone = loss_of(name, scores[:4], one_hot()[:4], label_smoothing=0.1)
+    nearly = loss_of(name, scores, little, label_smoothing=0.1)
+    torch.testing.assert_close(nearly, alone, rtol=1e-3, atol=1e-3)
+
+
+@given(st.floats(0, 1))
+def test_rounding_of_shares_changes_no_target(share):
+    """Of two graded knees the shares sum to 1, or to the number beside it."""
+    mixed = share * one_hot() + (1 - share) * one_hot(GRADES.flip(0))
+    scores = scores_for("cross_entropy")
+    by_hand = -(mixed * scores.log_softmax(dim=1)).sum(dim=1).mean()
+    assert loss_of("cross_entropy", scores, mixed) == by_hand
+
+
 def test_weights_make_every_grade_count_alike():
     targets = grade_targets(np.array([0, 0, 0, 2, 4, 4, np.nan]))
     weights = grade_weights(targets)

@@ -70,8 +70,13 @@ def test_a_replacement_after_a_gap_may_have_followed_progression(seed, last, dat
     if day == last + 1:
         by_hand = share(logits, lambda j, cause: j == day and cause == Cause.REPLACEMENT)
     else:
-        either = (Cause.PROGRESSION, Cause.REPLACEMENT)
-        by_hand = share(logits, lambda j, cause: last < j <= day and cause in either)
+        by_hand = share(
+            logits,
+            lambda j, cause: (
+                (last < j <= day and cause == Cause.PROGRESSION)
+                or (j == day and cause == Cause.REPLACEMENT)
+            ),
+        )
     assert likelihood(logits, last, 0, day, 0) == pytest.approx(by_hand, rel=1e-5)
 
 
@@ -127,7 +132,10 @@ def test_an_event_before_the_last_free_film_is_refused():
 
 
 def test_known_hazards_are_recovered_although_a_third_of_the_visits_is_skipped():
-    """A likelihood that put the event into its last bin would be off by several hundredths."""
+    """A likelihood that put the event into its last bin would be off by several hundredths.
+
+    A replacement after a gap counts as either, so a little of its hazard goes over to progression.
+    """
     rng = np.random.default_rng(0)
     true = np.array(
         [[0.05, 0.01, 0.01], [0.10, 0.02, 0.01], [0.04, 0.03, 0.02], [0.12, 0.02, 0.02]]
@@ -158,4 +166,5 @@ def test_known_hazards_are_recovered_although_a_third_of_the_visits_is_skipped()
 
     optimiser.step(closure)
     found = logits.detach().softmax(dim=2)[0, :, 1:].numpy()
-    np.testing.assert_allclose(found[:, Cause.PROGRESSION], true[:, Cause.PROGRESSION], atol=0.015)
+    for cause, off in zip(Cause, (0.015, 0.01, 0.01), strict=True):
+        np.testing.assert_allclose(found[:, cause], true[:, cause], atol=off, err_msg=cause.name)

@@ -1,6 +1,7 @@
 """``train-jsl`` end to end: variants, frozen encoders, hazards, and what it refuses."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -8,11 +9,14 @@ import pytest
 import torch
 
 from kneeoa_mm import tables
+from kneeoa_mm.cohort.build import CohortRun
+from kneeoa_mm.cohort_spec import CohortSpec, OutcomesSpec
 from kneeoa_mm.config import load_config
 from kneeoa_mm.errors import ConfigError, InputError, LeakError
-from kneeoa_mm.learning import features, members
+from kneeoa_mm.learning import features, members, training
 from kneeoa_mm.learning.inference import load_ensemble, predict_knees
 from kneeoa_mm.learning.sources import read_knees
+from kneeoa_mm.learning.study import refuse_other_horizon
 from kneeoa_mm.learning.train_jsl import train_jsl
 from kneeoa_mm.metrics import auroc
 from kneeoa_mm.settings import TrainJSLConfig
@@ -22,7 +26,7 @@ HAZARD = ("time_head=hazard",)
 LONGER = ("train.epochs=25", "train.batch_size=8", "train.select_by=last")
 
 
-def jsl(study, out, *sets, cohort=None, **arguments):
+def jsl(study, out, *sets, cohort=None, knees=None, **arguments):
     sets = [
         "train.lr=1e-2",
         "train.epochs=10",
@@ -33,7 +37,7 @@ def jsl(study, out, *sets, cohort=None, **arguments):
     config = load_config(TrainJSLConfig, sets=sets)
     return train_jsl(
         cohort or study / "cohort",
-        study / "knees",
+        knees or study / "knees",
         study / "kl",
         out,
         config=config,
@@ -203,9 +207,24 @@ def test_a_head_trained_on_features_is_the_head_trained_on_still_images(
         torch.testing.assert_close(value, right[name], atol=1e-3, rtol=1e-3, msg=name)
 
 
-def test_learnt_loss_weights_train_and_resume(study, tmp_path):
-    result = jsl(study, tmp_path / "run", *FACTORS, "loss_weighting=uncertainty")
+def test_learnt_loss_weights_train_and_resume(study, tmp_path, monkeypatch):
+    """They travel with the checkpoint: a run that was broken off ends as one that was not."""
+    sets = (*FACTORS, "loss_weighting=uncertainty")
+    result = jsl(study, tmp_path / "whole", *sets)
     assert aurocs(result)["jsl_48m"] > 0.9
+    end_epoch = training.Recorder.on_train_epoch_end
+
+    def interrupt(self, trainer, learner):
+        end_epoch(self, trainer, learner)
+        if len(self._record.history) == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Recorder, "on_train_epoch_end", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            jsl(study, tmp_path / "broken", *sets)
+    jsl(study, tmp_path / "broken", *sets, resume=True)
+    pd.testing.assert_frame_equal(reported(tmp_path / "whole"), reported(tmp_path / "broken"))
 
 
 @pytest.mark.parametrize(
@@ -277,6 +296,53 @@ def test_the_test_part_of_the_source_is_set_aside(study, tmp_path):
 def test_bins_of_time_that_make_no_sense_are_refused(sets, fault):
     with pytest.raises(ConfigError, match=fault):
         load_config(TrainJSLConfig, sets=[*HAZARD, *sets])
+
+
+@pytest.mark.parametrize("time", [HAZARD, ()])
+def test_hazards_end_at_the_horizon_at_which_the_cohort_judges(study, tmp_path, time):
+    """Otherwise the risk by one time would be judged by the outcome of another."""
+    cohort = changed_cohort(study, tmp_path / "cohort", lambda table: table)
+    spec = CohortSpec(
+        name="trial",
+        visits={"V00": 0},
+        outcomes=OutcomesSpec(kl_horizon_months=60, tkr_horizon_months=24),
+    )
+    run = CohortRun(cohort=spec, ids="kept", folds=3, seed=0)
+    (cohort / "config.yaml").write_text(run.to_yaml())
+
+    def refused(outcome, *sets):
+        config = load_config(TrainJSLConfig, sets=[*time, f"outcome={outcome}", *sets])
+        try:
+            refuse_other_horizon(cohort, config)
+        except ConfigError as error:
+            return str(error)
+        return ""
+
+    by_60, by_24 = refused("kl_progression"), refused("tkr")
+    if not time:
+        assert by_60 == by_24 == ""
+        return
+    assert "kl_progression by 60 months" in by_60
+    assert "horizon_months 48" in by_60
+    fix = "--set horizon_months=60 --set visits_months=[12,24,36,48,60]"
+    assert by_60.endswith(fix)
+    assert refused("kl_progression", *fix.replace("--set ", "").split()) == ""
+    assert by_24.endswith("--set horizon_months=24")
+    assert refused("jsl_48m") == ""
+    with pytest.raises(ConfigError, match="kl_progression by 60 months"):
+        jsl(study, tmp_path / "run", *time, "outcome=kl_progression", cohort=cohort)
+    assert not (tmp_path / "run").exists()
+
+
+def test_events_of_which_no_image_can_be_read_are_told(study, tmp_path):
+    """Not as a fault of the program: the prevalence among the others is 0."""
+    knees = tmp_path / "knees"
+    shutil.copytree(study / "knees", knees)
+    for number in range(1, 48, 2):
+        for side in "LR":
+            (knees / "images" / f"{number}{side}.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"no knee with jsl_48m(.|\n)*images that could be read"):
+        jsl(study, tmp_path / "run", knees=knees)
 
 
 def test_the_card_tells_the_variant(study, tmp_path):

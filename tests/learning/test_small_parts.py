@@ -64,6 +64,15 @@ def test_missing_outcomes_are_left_out_of_the_mean_and_a_batch_of_them_costs_not
     assert loss.item() == logits.grad.abs().sum() == 0
 
 
+@pytest.mark.parametrize("learnt", [True, False])
+def test_a_cell_of_a_factor_that_is_no_number_is_named(learnt):
+    """Such as a decimal comma, which would end the command as a fault of the program."""
+    plain = factors()
+    strange = plain.assign(age_years=["50", None, "31,5", "70"])
+    with pytest.raises(InputError, match=r"age_years must hold numbers(.|\n)*'31,5'"):
+        ClinicalEncoding.fit(plain).transform(strange) if learnt else ClinicalEncoding.fit(strange)
+
+
 def factors():
     return pd.DataFrame(
         {
