@@ -17,7 +17,7 @@ from torch import Tensor
 from kneeoa_mm.errors import KneeOAError, ModelFolderError
 from kneeoa_mm.learning.batches import Batches
 from kneeoa_mm.learning.calibration import Calibration, at_temperature
-from kneeoa_mm.learning.clinical import ClinicalEncoding
+from kneeoa_mm.learning.clinical import ClinicalEncoding, numbers
 from kneeoa_mm.learning.conformal import prediction_sets, set_texts
 from kneeoa_mm.learning.dataset import load_images
 from kneeoa_mm.learning.ensemble import EnsembleRules, vote
@@ -80,6 +80,26 @@ class Ensemble:
         """The progression outcome that it predicts; None for a KL grader."""
         names = (name for name in self.members[0].card.outputs if name.endswith("_prob"))
         return next((name.removesuffix("_prob") for name in names), None)
+
+    def who_scores(self, subjects: pd.Series) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which members score each knee, and whose persons all members learnt from.
+
+        Members whom the person never touched; where there is none those that were not trained on
+        the person, and else all.
+
+        Args:
+            subjects: Subject of each knee, (n,).
+
+        Returns:
+            Shapes (members, n) and (n,).
+        """
+        everyone = set(subjects)
+        known = [member.card.seen_subjects for member in self.members]
+        seen = np.array([subjects.isin(each.in_training(everyone)) for each in known])
+        chosen_on = np.array([subjects.isin(each.in_selection(everyone)) for each in known])
+        untouched, untrained = ~(seen | chosen_on), ~seen
+        scores = np.where(untouched.any(axis=0), untouched, untrained)
+        return np.where(scores.any(axis=0), scores, True), seen.all(axis=0)
 
 
 def load_model(folder: Path) -> Model:
@@ -245,8 +265,7 @@ def further_inputs(
         inputs["clinical"] = torch.from_numpy(model.clinical.transform(factors))
     if model.takes_reading:
         read = knees.get("kl_grade", pd.Series(pd.NA, index=knees.index))
-        grades = pd.to_numeric(read).to_numpy(np.float64, na_value=np.nan)
-        inputs["kl_read"] = grade_targets(grades)
+        inputs["kl_read"] = grade_targets(numbers(read))
     return inputs
 
 
@@ -310,32 +329,31 @@ def predict_knees(
         A table of schema ``PREDICTIONS``, and the images that could not be read.
     """
     store = ImageStore(knees)
-    subjects = knees["subject_id"].astype(str)
-    answers, seen, chosen_on = [], [], []
-    for member in ensemble.members:
+    has_say, all_have_seen = ensemble.who_scores(knees["subject_id"].astype(str))
+    outputs = ensemble.members[0].card.outputs
+    stacked: NDArray[np.float64] = np.full((*has_say.shape, len(outputs)), np.nan)
+    strangeness = np.zeros(has_say.shape)
+    for number, member in enumerate(ensemble.members):
+        rows = np.flatnonzero(has_say[number])
         images = {"images": store.get(member.card.preprocessing)}
         arrays = images | further_inputs(member, knees, clinical)
-        answers.append(ask_member(member, arrays, device=device, views=ensemble.views))
-        known = member.card.seen_subjects
-        seen.append(subjects.isin(known.in_training(set(subjects))).to_numpy())
-        chosen_on.append(subjects.isin(known.in_selection(set(subjects))).to_numpy())
-    has_say = who_has_a_say(np.array(seen), np.array(chosen_on))
-    probabilities = np.array([answer.probabilities for answer in answers])
-    stacked = np.where(has_say[:, :, None], probabilities, np.nan)
+        own = {name: values[rows] for name, values in arrays.items()}
+        answers = ask_member(member, own, device=device, views=ensemble.views)
+        stacked[number, rows] = answers.probabilities
+        strangeness[number, rows] = answers.strangeness
     held_out_by = _held_out_by(has_say, [member.card.fold for member in ensemble.members])
     predictions = assemble(
         knees,
         stacked,
-        ensemble.members[0].card.outputs,
+        outputs,
         ensemble.rules.voting,
         [ensemble.rules.for_fold(fold) for fold in held_out_by],
     )
-    predictions["seen_in_training"] = np.array(seen).all(axis=0)
+    predictions["seen_in_training"] = all_have_seen
     predictions["framing"] = [framing and str(framing) for framing in store.framing]
-    strangeness = np.array([answer.strangeness for answer in answers])
     strange = np.average(strangeness, axis=0, weights=has_say) > 1
     answered = {"kl_grade_pred", "kl_set", "framing", "kl_input"}
-    predicted = {*ensemble.members[0].card.outputs, *answered}
+    predicted = {*outputs, *answered}
     predicted_columns = [name for name in predictions if name in predicted]
     for lost, status in (
         (strange, PredictionStatus.NOT_A_KNEE),
@@ -344,13 +362,6 @@ def predict_knees(
         predictions.loc[lost, predicted_columns] = pd.NA
         predictions.loc[lost, "status"] = str(status)
     return predictions, store.rejects
-
-
-def who_has_a_say(seen: NDArray[np.bool_], chosen_on: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Who scores a knee (m, n): members its subject never touched, else untrained ones, or all."""
-    untouched, untrained = ~(seen | chosen_on), ~seen
-    say = np.where(untouched.any(axis=0), untouched, untrained)
-    return np.where(say.any(axis=0), say, True)
 
 
 def _held_out_by(has_say: NDArray[np.bool_], folds: list[int | None]) -> list[int | None]:

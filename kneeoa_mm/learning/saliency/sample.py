@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kneeoa_mm.learning.clinical import ClinicalEncoding
 from kneeoa_mm.learning.heads import N_GRADES
-from kneeoa_mm.learning.inference import Ensemble, ImageStore, Model, further_inputs, who_has_a_say
+from kneeoa_mm.learning.inference import Ensemble, ImageStore, Model, further_inputs
 from kneeoa_mm.metrics import persons_of
 
 READING = "kl_grade_read"
@@ -86,12 +86,10 @@ class Sample:
 
         They are those that speak in prediction: a map explains the answer that is given.
         """
-        members, subject = self.ensemble.members, [str(self.knees["subject_id"].iloc[index])]
-        known = [member.card.seen_subjects for member in members]
-        trained = np.array([[bool(each.in_training(subject))] for each in known])
-        chosen = np.array([[bool(each.in_selection(subject))] for each in known])
-        say = who_has_a_say(trained, chosen)[:, 0]
-        return [m for m, speaks in zip(members, say, strict=True) if speaks], bool(trained.all())
+        subject = self.knees["subject_id"].iloc[[index]].astype(str)
+        scores, is_seen = self.ensemble.who_scores(subject)
+        pairs = zip(self.ensemble.members, scores[:, 0], strict=True)
+        return [member for member, speaks in pairs if speaks], bool(is_seen[0])
 
     def others(self, index: int, member: Model) -> NDArray[np.int64]:
         """Knees of other persons to compare a knee with, read or unread like it."""
