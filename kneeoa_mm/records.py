@@ -66,6 +66,8 @@ class KLGrade(IntEnum):
 
 
 KL_CLASSES = tuple(str(int(grade)) for grade in KLGrade)
+OSTEOARTHRITIS = KLGrade.MINIMAL
+"""The grade from which a knee has definite osteoarthritis."""
 
 
 class Outcome(StrEnum):

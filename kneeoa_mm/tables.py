@@ -31,6 +31,8 @@ from kneeoa_mm.records import (
 )
 
 _FIRST_OUTCOMES = (Outcome.JSL_48M, Outcome.KL_PROGRESSION, Outcome.TKR)
+PREDICTIONS_FILE = "predictions.parquet"
+"""Name of the table ``PREDICTIONS`` in the folder of a run."""
 _METADATA_KEY = b"kneeoa_mm"
 _MAX_ROWS_LISTED = 5
 

@@ -18,7 +18,7 @@ from kneeoa_mm.errors import InputError, TableError
 from kneeoa_mm.metrics import Resampled, accuracy, bootstrap_weights, persons_of, qwk, resample
 from kneeoa_mm.records import KL_CLASSES, StageResult
 from kneeoa_mm.run_folder import open_run, write_json
-from kneeoa_mm.tables import PREDICTIONS, read_table
+from kneeoa_mm.tables import PREDICTIONS, PREDICTIONS_FILE, read_table
 
 AGREEMENT_FILE = "agreement.json"
 SECOND_READINGS_FILE = "kl_second_readings.csv"
@@ -55,15 +55,14 @@ def agreement(
     """
     path = table_in(readings, SECOND_READINGS_FILE)
     table = _read(path)
+    n_read = len(table)
     if predictions is not None:
-        grades = _grades(table_in(predictions, "predictions.parquet"))
+        grades = _grades(table_in(predictions, PREDICTIONS_FILE))
         table = table.assign(model=table["knee_id"].map(grades)).dropna(subset="model")
         if table.empty:
             raise InputError("The model graded none of the films that were read twice.", where=path)
     persons = persons_of(table["subject_id"], table["knee_id"])
-    # draws of a single person are all the same, and would look like certainty
-    has_draws = len(np.unique(persons)) > 1
-    weights = bootstrap_weights(persons, n_boot=n_boot if has_draws else 0, seed=seed)
+    weights = bootstrap_weights(persons, n_boot=n_boot, seed=seed)
     pairs = {"second_reader": ("kl_grade", "second_kl_grade")}
     if predictions is not None:
         pairs |= {"model": ("kl_grade", "model"), "model_with_second": ("second_kl_grade", "model")}
@@ -78,6 +77,7 @@ def agreement(
     }
     document: dict[str, Any] = {
         "counts": {"films": len(table), "persons": len(np.unique(persons))},
+        "left_out": {"no_prediction": n_read - len(table)},
         "agreement": {
             name: {metric: as_json(value.estimate()) for metric, value in each.items()}
             for name, each in found.items()
@@ -95,6 +95,7 @@ def agreement(
             "intervals": "95 %, percentiles of a bootstrap that draws persons",
         },
     }
+    lacking = document["left_out"]["no_prediction"]
     with open_run(out, overwrite=overwrite) as run:
         write_json(run / AGREEMENT_FILE, document)
     return StageResult(
@@ -103,6 +104,14 @@ def agreement(
         outputs={"agreement": out / AGREEMENT_FILE},
         counts=document["counts"],
         figures={name: each["qwk"] for name, each in document["agreement"].items()},
+        notes=(_left_out_note(lacking, n_read),) if lacking else (),
+    )
+
+
+def _left_out_note(lacking: int, n_read: int) -> str:
+    return (
+        f"{lacking} of {n_read} films that were read twice have no grade by the model, or it has "
+        "seen their person; they were left out for the readers, too."
     )
 
 

@@ -13,16 +13,20 @@ from numpy.typing import NDArray
 from kneeoa_mm.analysis.time_to_event import rows_named
 from kneeoa_mm.errors import InputError
 
-CATEGORIES = frozenset({"kl_grade", "oarsi_jsn_medial"})
+CATEGORIES = frozenset(
+    {"kl_grade", "contralateral_kl_grade", "oarsi_jsn_medial", "oarsi_jsn_lateral"}
+)
 """Grades are categories: progression does not rise evenly with them."""
 
 _LABELS = {
     "age_years": ("Age", "year"),
     "bmi_kg_m2": ("BMI", "kg/m²"),
+    "contralateral_kl_grade": ("KL grade of the other knee", "grade"),
     "fta_deg": ("Femorotibial angle", "degree"),
     "kl_grade": ("KL grade", "grade"),
     "knee_injury": ("Knee injury", ""),
     "mjsw_medial_mm": ("Medial joint-space width", "mm"),
+    "oarsi_jsn_lateral": ("Lateral joint-space narrowing", "grade"),
     "oarsi_jsn_medial": ("Medial joint-space narrowing", "grade"),
     "race": ("Race", ""),
     "sex": ("Sex", ""),

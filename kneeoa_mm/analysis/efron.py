@@ -77,8 +77,9 @@ def efron_cumulative_hazard(
 ) -> Floats:
     """Cumulative baseline hazard by each horizon, with ties as in Efron's likelihood.
 
-    Breslow's, which lifelines has, is too low where visits tie many events: without covariates
-    this one gives the Kaplan-Meier estimate, and Breslow's gives exp(-share) for 1 - share.
+    Breslow's, which lifelines has, is too low where visits tie many events. Without covariates this
+    one is Fleming and Harrington's: d events among n at risk add 1 / n + ... + 1 / (n - d + 1), as
+    if they came one after another, where Breslow's adds d / n.
 
     Args:
         hazard: Relative hazard of each knee, shape (n,).

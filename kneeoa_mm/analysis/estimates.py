@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from kneeoa_mm.metrics import (
     of_one_grade,
     person_shares,
 )
-from kneeoa_mm.records import KL_CLASSES, Estimate
+from kneeoa_mm.records import KL_CLASSES
 
 ESTIMANDS: Mapping[str, str] = {
     "per_knee": "Each knee counts the same: what is expected of a knee drawn from all knees "
@@ -64,7 +63,7 @@ def estimates_of(
         found = binary_estimates(
             target.truth, target.probability, weights, thresholds=thresholds, shares=shares
         )
-    return {name: as_json(_explained(each, target)) for name, each in found.items()}
+    return {name: as_json(each) for name, each in found.items()}
 
 
 def per_grade(target: Target, weights: NDArray[np.uint16]) -> dict[str, Estimates]:
@@ -72,24 +71,12 @@ def per_grade(target: Target, weights: NDArray[np.uint16]) -> dict[str, Estimate
     return {
         name: {
             grade: as_json(
-                _explained(
-                    estimate(
-                        of_one_grade(name, int(grade)), target.truth, target.predicted, weights
-                    ),
-                    target,
-                )
+                estimate(of_one_grade(name, int(grade)), target.truth, target.predicted, weights)
             )
             for grade in KL_CLASSES
         }
         for name in OF_ONE_GRADE
     }
-
-
-def _explained(each: Estimate, target: Target) -> Estimate:
-    """The estimate, with the reason where one person gives no interval."""
-    if each.value is None or len(np.unique(target.persons)) > 1:
-        return each
-    return replace(each, reason="all knees are of one person, so there is no interval")
 
 
 def places_of(document: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

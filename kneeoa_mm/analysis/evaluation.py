@@ -52,7 +52,7 @@ from kneeoa_mm.progress import say
 from kneeoa_mm.records import Outcome, StageResult
 from kneeoa_mm.run_folder import open_run, write_json
 from kneeoa_mm.settings import Settings
-from kneeoa_mm.tables import COHORT, PREDICTIONS, read_table
+from kneeoa_mm.tables import COHORT, PREDICTIONS, PREDICTIONS_FILE, read_table
 
 METRICS_FILE = "metrics.json"
 FIGURES_FOLDER = "figures"
@@ -146,7 +146,7 @@ def evaluate(
         "seed": seed,
     }
     settings = validate(EvaluateSettings, asked, where="evaluate")
-    predictions = table_in(predictions, "predictions.parquet")
+    predictions = table_in(predictions, PREDICTIONS_FILE)
     table = read_table(predictions, PREDICTIONS)
     targets, left_out = read_targets(table, settings.outcomes, where=predictions)
     factors = _factors(table, cohort)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from kneeoa_mm.analysis.figures import Scored, reliability_bins
 from kneeoa_mm.analysis.results import OUTCOME_NAMES, from_json
 from kneeoa_mm.analysis.subgroups import metrics_of
 from kneeoa_mm.analysis.targets import KL, Target
-from kneeoa_mm.metrics import CURVE_THRESHOLDS, Metric, net_benefit, treat_all
+from kneeoa_mm.metrics import decision_curves
 from kneeoa_mm.records import Estimate
 
 _METRIC_NAMES = {"auroc": "AUROC", "accuracy": "Accuracy"}
@@ -54,7 +54,16 @@ def draw(target: Target, document: Mapping[str, Any]) -> Iterator[tuple[str, Fig
         xlabel, ylabel = "Probability of the predicted grade", "Share predicted correctly"
     else:
         xlabel, ylabel = "Predicted probability", "Observed share of events"
-        yield f"{target.name}_decision_curve", _decision_curve(target)
+        decisions = document["curves"][target.name]["decision"]
+        yield (
+            f"{target.name}_decision_curve",
+            decision_curve(
+                decisions["model"],
+                decisions["treat_all"],
+                thresholds=decisions["thresholds"],
+                title=f"{title}: decision curve",
+            ),
+        )
     yield (
         f"{target.name}_calibration",
         figures.reliability(
@@ -78,31 +87,10 @@ def curves_of(target: Target) -> dict[str, Any]:
     bins = reliability_bins(calibrated(target)).items()
     found: dict[str, Any] = {"calibration": {k: [round(float(x), 6) for x in v] for k, v in bins}}
     if target.name != KL:
-        found["decision"] = _decisions(target)
+        decisions = decision_curves(target.truth, {"model": target.probability})
+        models = decisions.pop("models")
+        found["decision"] = {**decisions, **models}
     return found
-
-
-def _decisions(target: Target) -> dict[str, list[float]]:
-    def curve(metric_at: Callable[[float], Metric]) -> list[float]:
-        values = [metric_at(t)(target.truth, target.probability) for t in CURVE_THRESHOLDS]
-        return [round(value, 6) for value in values]
-
-    return {
-        "thresholds": list(CURVE_THRESHOLDS),
-        "model": curve(net_benefit),
-        "treat_all": curve(treat_all),
-        "treat_none": [0.0] * len(CURVE_THRESHOLDS),
-    }
-
-
-def _decision_curve(target: Target) -> Figure:
-    decisions = _decisions(target)
-    return decision_curve(
-        decisions["model"],
-        decisions["treat_all"],
-        thresholds=decisions["thresholds"],
-        title=f"{_title(target)}: decision curve",
-    )
 
 
 def _of_levels(subgroups: Mapping[str, Any], metric: str) -> dict[str, Estimate]:

@@ -23,6 +23,7 @@ from kneeoa_mm.errors import InputError, LeakError
 from kneeoa_mm.metrics import (
     Resampled,
     auroc,
+    auroc_within,
     bootstrap_weights,
     brier,
     calibration_in_the_large,
@@ -33,10 +34,10 @@ from kneeoa_mm.metrics import (
     scaled_brier,
 )
 from kneeoa_mm.model_folder import ModelCard, member_folders, read_model
-from kneeoa_mm.records import KL_CLASSES, UNKNOWN, KneeKey
-from kneeoa_mm.tables import PREDICTIONS, read_table
+from kneeoa_mm.records import KL_CLASSES, OSTEOARTHRITIS, UNKNOWN, KneeKey
+from kneeoa_mm.tables import FOLDS, PREDICTIONS, PREDICTIONS_FILE, read_table
 
-PREDICTIONS_FILE = "predictions.parquet"
+FOLDS_FILE = "folds.parquet"
 _QUANTILES = (5, 25, 50, 75, 95)
 _FOLDS = 10
 _LEVEL = {
@@ -60,11 +61,13 @@ class Development:
         cards: Member to its card.
         predictions: What it predicts of its own people, each by members that never saw them; None
             without.
+        folds: Fold of each subject; None where the run has none.
     """
 
     run: Path
     cards: dict[str, ModelCard]
     predictions: pd.DataFrame | None
+    folds: pd.Series | None
 
     def describe(self) -> dict[str, Any]:
         """Whose data the model learnt from, as far as its run tells."""
@@ -91,8 +94,14 @@ def read_development(run: Path) -> Development:
         TableError: Its predictions break their schema.
     """
     cards = {folder.name: read_model(folder, ModelCard)[0] for folder in member_folders(run)}
-    path = run / PREDICTIONS_FILE
-    return Development(run, cards, read_table(path, PREDICTIONS) if path.is_file() else None)
+    path, fold_path = run / PREDICTIONS_FILE, run / FOLDS_FILE
+    folds = read_table(fold_path, FOLDS).set_index("subject_id") if fold_path.is_file() else None
+    return Development(
+        run,
+        cards,
+        read_table(path, PREDICTIONS) if path.is_file() else None,
+        None if folds is None else folds["fold"],
+    )
 
 
 def cohorts_of(knee_ids: pd.Series) -> dict[str, int]:
@@ -154,7 +163,9 @@ def external_validation(
         },
         "overlap": {"persons": 0, "how": _PSEUDONYMS},
         "targets": {
-            target.name: _changes(own.get(target.name), target, n_boot=n_boot, seed=seed)
+            target.name: _changes(
+                own.get(target.name), target, development.folds, n_boot=n_boot, seed=seed
+            )
             for target in targets
             if len(target.truth)
         },
@@ -171,9 +182,11 @@ def _own_targets(development: Development) -> dict[str, Target]:
     return {target.name: target for target in own if len(target.truth)}
 
 
-def _changes(own: Target | None, target: Target, *, n_boot: int, seed: int) -> dict[str, Any]:
+def _changes(
+    own: Target | None, target: Target, folds: pd.Series | None, *, n_boot: int, seed: int
+) -> dict[str, Any]:
     # two cohorts are two samples: their draws are independent
-    there = None if own is None else _performance(own, n_boot, seed + 1)
+    there = None if own is None else _performance(own, n_boot, seed + 1, folds)
     here = _performance(target, n_boot, seed)
     return {
         "case_mix": {
@@ -223,15 +236,36 @@ def _membership(own: Target, target: Target, *, n_boot: int, seed: int) -> Any:
     return estimate(auroc, belongs, np.concatenate([score_of(own), score_of(target)]), weights)
 
 
-def _performance(target: Target, n_boot: int, seed: int) -> dict[str, Resampled]:
+def _performance(
+    target: Target, n_boot: int, seed: int, folds: pd.Series | None = None
+) -> dict[str, Resampled]:
+    """Metrics of a target; with folds of subjects its AUROC is within them.
+
+    Each fold has a model of its own, and models need not agree on a level: pooled, knees would be
+    ranked by whose they are, which no model that judges another cohort ever suffers from.
+    """
     weights = target.draws(n_boot=n_boot, seed=seed)
     judged = dict(metrics_of(target))
     if target.name != KL:
         judged |= {name: (metric, target.probability) for name, metric in _LEVEL.items()}
-    return {
+    found = {
         name: resample(metric, target.truth, prediction, weights)
         for name, (metric, prediction) in judged.items()
     }
+    if folds is not None:
+        # whoever is in no fold was held out from all of them, and ranked by all models together
+        fold = pd.Series(target.persons).map(folds).fillna(-1).to_numpy(np.int64)
+        name, event, risk = _ranked(target)
+        found[name] = resample(auroc_within(fold), event, risk, weights)
+    return found
+
+
+def _ranked(target: Target) -> tuple[str, NDArray[np.int64], NDArray[np.float64]]:
+    """Name of the AUROC of a target, and the events and risks that it is of."""
+    if target.name != KL:
+        return "auroc", target.truth, target.probability
+    diseased = (target.truth >= OSTEOARTHRITIS).astype(np.int64)
+    return "auroc_kl2", diseased, target.probability[:, OSTEOARTHRITIS:].sum(axis=1)
 
 
 def _recalibration(target: Target, *, n_boot: int, seed: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn import metrics as sk
 
 from kneeoa_mm.analysis.figure_style import CATEGORICAL, INK, MUTED, colours_of, styled
+from kneeoa_mm.metrics import Z_95
 from kneeoa_mm.records import Estimate
 
 
@@ -117,14 +118,14 @@ def reliability_bins(scored: Scored, *, n_bins: int = 10) -> dict[str, NDArray[n
         ``mean_probability``, ``observed`` share, its Wilson 95 % limits ``low`` and ``high`` (which
         count knees, not persons, and only guide the eye) and ``n``, each one value a bin.
     """
-    z = 1.959964
     order = np.argsort(scored.probability, kind="stable")
     # ten knees a bin at least, else the curve is noise
     parts = np.array_split(order, max(1, min(n_bins, len(order) // 10)))
     n = np.array([len(part) for part in parts], dtype=float)
     observed = np.array([scored.event[part].mean() for part in parts])
-    centre = (observed + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(observed * (1 - observed) / n + z**2 / (4 * n**2))
+    narrow = Z_95**2 / n
+    centre = (observed + narrow / 2) / (1 + narrow)
+    half = Z_95 / (1 + narrow) * np.sqrt((observed * (1 - observed) + narrow / 4) / n)
     return {
         "mean_probability": np.array([scored.probability[part].mean() for part in parts]),
         "observed": observed,

@@ -13,17 +13,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
+from kneeoa_mm.metrics import ONE_PERSON, Z_95
 from kneeoa_mm.records import Estimate
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-_Z = float(ndtri(0.975))
 _ROUNDING = 1e-12
 CENSORED = 0
-ONE_PERSON = "all knees are of one person, so there is no interval"
 
 
 @dataclass(frozen=True)
@@ -150,7 +148,7 @@ def _log_log_limits(incidence: Floats, standard_error: Floats) -> tuple[Floats, 
     low, high = np.full(len(incidence), np.nan), np.full(len(incidence), np.nan)
     inside = (incidence > 0) & (incidence < 1)
     free = 1 - incidence[inside]
-    spread = _Z * standard_error[inside] / (free * -np.log(free))
+    spread = Z_95 * standard_error[inside] / (free * -np.log(free))
     low[inside] = 1 - free ** np.exp(-spread)
     high[inside] = 1 - free ** np.exp(spread)
     return low, high
@@ -203,5 +201,5 @@ def harrell_c(
     if not cluster.any():
         return Estimate(value, n=n, reason=ONE_PERSON)
     influence = np.bincount(cluster, weights=(concordant - value * comparable) / total)
-    spread = _Z * float(np.sqrt(np.sum(influence**2)))
+    spread = Z_95 * float(np.sqrt(np.sum(influence**2)))
     return Estimate(value, max(0.0, value - spread), min(1.0, value + spread), n)

@@ -15,7 +15,7 @@ from kneeoa_mm.analysis.nonparametric import IncidenceCurve, cumulative_incidenc
 from kneeoa_mm.analysis.regression import FIT_ERRORS, cox_risks
 from kneeoa_mm.analysis.results import as_json
 from kneeoa_mm.analysis.risk_over_time import auroc_at, brier_at, integrated_brier, uno_c
-from kneeoa_mm.analysis.time_to_event import TimeToEvent
+from kneeoa_mm.analysis.time_to_event import TimeToEvent, horizons_to
 from kneeoa_mm.folds import folds_of, make_folds
 from kneeoa_mm.metrics import Metric, Resampled, bootstrap_weights, resample
 
@@ -24,7 +24,6 @@ KL, CLINICAL, BOTH = "kl_grade", "clinical", "clinical_and_kl_grade"
 THIRDS = ("lowest third", "middle third", "highest third")
 _N_FOLDS = 5
 _MIN_AT_RISK = 20
-_MONTHS_BETWEEN_HORIZONS = 12
 
 Floats = NDArray[np.float64]
 
@@ -93,16 +92,21 @@ def judge_models(
     given = None if predictions is None else data.rows["knee_id"].map(predictions)
     known = np.ones(len(data.event), bool) if given is None else given.notna().to_numpy(bool)
     data = data.subset(known)
+    left_out = {"no_prediction": int((~known).sum()), "no_covariate": 0}
     if not len(data.event):
-        return _without("no knee with follow-up has a prediction")
+        return _without("no knee with follow-up has a prediction", left_out)
     # levels without events stay: to leave knees out by what became of them would flatter or harm
-    data = data.subset(design(data.rows, covariates, None, where=where).kept)
-    horizons = _horizons(data)
+    complete = design(data.rows, covariates, None, where=where).kept
+    left_out["no_covariate"] = int((~complete).sum())
+    data = data.subset(complete)
+    horizons = _horizons(data, horizon_months)
     n_persons = len(np.unique(data.persons))
     if not horizons:
-        return _without(f"no year with an event and {_MIN_AT_RISK} knees still followed")
+        why = f"no year with an event and {_MIN_AT_RISK} knees still followed"
+        return _without(why, left_out)
     if n_persons < 2 * _N_FOLDS:
-        return _without(f"{n_persons} persons are too few to judge by those a model never saw")
+        why = f"{n_persons} persons are too few to judge by those a model never saw"
+        return _without(why, left_out)
     main = max((h for h in horizons if h <= horizon_months), default=horizons[0])
     weights = bootstrap_weights(data.persons, n_boot=n_boot, seed=seed)
     judged = _Judged(data, horizons, main, weights)
@@ -122,6 +126,7 @@ def judge_models(
             "knees": len(data.event),
             "persons": n_persons,
             "events": int(data.event.sum()),
+            "left_out": left_out,
             "folds": _N_FOLDS,
             "n_boot": n_boot,
             "horizon_months": main,
@@ -134,17 +139,18 @@ def judge_models(
     )
 
 
-def _without(reason: str) -> Prognosis:
-    return Prognosis({"reason": reason, "models": {}, "differences": {}, "calibration": []})
+def _without(reason: str, left_out: Mapping[str, int]) -> Prognosis:
+    nothing: dict[str, Any] = {"models": {}, "differences": {}, "calibration": []}
+    return Prognosis({"reason": reason, "left_out": dict(left_out), **nothing})
 
 
-def _horizons(data: TimeToEvent) -> tuple[float, ...]:
-    """Years by which there were events, and at which enough knees were still followed."""
-    last = data.months.max(initial=0)
-    years = np.arange(_MONTHS_BETWEEN_HORIZONS, last + 1, _MONTHS_BETWEEN_HORIZONS)
+def _horizons(data: TimeToEvent, horizon_months: float) -> tuple[float, ...]:
+    """Years, and the horizon, with events by then and enough knees still followed."""
+    every = horizons_to(data.months.max(initial=0), horizon_months)
     first_event = data.months[data.event == 1].min(initial=np.inf)
-    at_risk = np.array([np.sum(data.months >= year) for year in years])
-    return tuple(float(year) for year in years[(at_risk >= _MIN_AT_RISK) & (years >= first_event)])
+    at_risk = np.array([np.sum(data.months >= months) for months in every])
+    usable = every[(at_risk >= _MIN_AT_RISK) & (every >= first_event)]
+    return tuple(float(months) for months in usable)
 
 
 def _cross_fitted(

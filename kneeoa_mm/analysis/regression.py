@@ -16,7 +16,7 @@ from lifelines.exceptions import ConvergenceError
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from scipy.special import expit, ndtr, ndtri
+from scipy.special import expit, ndtr
 
 from kneeoa_mm.analysis.covariates import Design, Term, design
 from kneeoa_mm.analysis.efron import (
@@ -26,16 +26,17 @@ from kneeoa_mm.analysis.efron import (
     proportional_hazards_p_value,
     proportional_hazards_p_values,
 )
-from kneeoa_mm.analysis.nonparametric import ONE_PERSON, harrell_c
+from kneeoa_mm.analysis.nonparametric import harrell_c
 from kneeoa_mm.analysis.separation import separation_of
 from kneeoa_mm.analysis.time_models import AftModel, AftTerm, CoxModel, CoxTerm
 from kneeoa_mm.analysis.time_to_event import TimeToEvent
 from kneeoa_mm.analysis.weibull import weibull_scores
+from kneeoa_mm.metrics import ONE_PERSON, Z_95
 from kneeoa_mm.records import Estimate
 
 _FEW_EVENTS_A_TERM = 10
 _PRIOR_SD = 2.0
-_Z = float(ndtri(0.975))
+_ROUNDING = 1e-9
 FIT_ERRORS = (ConvergenceError, np.linalg.LinAlgError, ValueError)
 
 Floats = NDArray[np.float64]
@@ -160,7 +161,8 @@ def conditional_odds_ratios(
 ) -> list[Estimate]:
     """Conditional logistic regression of matched pairs, with person-clustered intervals.
 
-    Its likelihood is that of a Cox model of one event in each stratum, the pair.
+    Its likelihood is that of a Cox model of one event in each stratum, the pair. A score that pairs
+    were matched on is the same within each: it says nothing, and takes nothing from the others.
 
     Args:
         columns: Scores, shape (n, p).
@@ -175,6 +177,21 @@ def conditional_odds_ratios(
         Breslow and Day 1980, Statistical Methods in Cancer Research 1, chapter 7.
     """
     order = np.lexsort([-case, pairs])
+    # models round: equal inputs need not give scores that are equal to the last digit
+    apart = np.abs(columns[order[::2]] - columns[order[1::2]]).max(axis=0, initial=0) > _ROUNDING
+    same = Estimate(None, n=len(order) // 2, reason="does not differ within any pair")
+    found = iter(_odds_ratios(columns[:, apart], case, pairs, persons, order) if any(apart) else ())
+    return [next(found) if differs else same for differs in apart]
+
+
+def _odds_ratios(
+    columns: Floats,
+    case: NDArray[np.int64],
+    pairs: NDArray[np.int64],
+    persons: NDArray[np.str_],
+    order: NDArray[np.int64],
+) -> list[Estimate]:
+    """The same of scores that differ; ``order`` takes rows pair by pair, the case first."""
     differences = columns[order[::2]] - columns[order[1::2]]
     n_pairs = len(differences)
     frame = pd.DataFrame(columns).add_prefix("x").assign(months=1.0, event=case, pair=pairs)
@@ -267,7 +284,7 @@ def _few_events(matrix: Design, events: int) -> list[str]:
 
 def _ratio(coefficient: float, standard_error: float, n: int) -> tuple[Estimate, float]:
     """The exponential of a coefficient with its 95 % interval, and the P value of 1."""
-    limits = coefficient + _Z * standard_error * np.array([-1, 1])
+    limits = coefficient + Z_95 * standard_error * np.array([-1, 1])
     ratio, low, high = (float(each) for each in np.exp([coefficient, *limits]))
     return Estimate(ratio, low, high, n), float(2 * ndtr(-abs(coefficient) / standard_error))
 

@@ -31,6 +31,7 @@ from kneeoa_mm.metrics import (
     heterogeneity,
     resample,
 )
+from kneeoa_mm.records import OSTEOARTHRITIS
 
 FACTORS = (
     "sex",
@@ -65,7 +66,6 @@ MIN_PERSONS = 10
 _MAX_LEVELS = 12
 _MIN_DEFINED = 0.9
 """Share of draws that must define an estimate for its variance to be that of the draws."""
-_OSTEOARTHRITIS = 2
 
 Judged = Mapping[str, tuple[Metric, Any]]
 """Name to metric, and to what it wants beside the truth."""
@@ -212,7 +212,7 @@ def _resampled(
 
 def counts_of(target: Target, rows: NDArray[np.bool_]) -> dict[str, int]:
     """Knees, persons and events (of a grader: knees of KL 2 or more) among some rows."""
-    event = target.truth >= (_OSTEOARTHRITIS if target.name == KL else 1)
+    event = target.truth >= (OSTEOARTHRITIS if target.name == KL else 1)
     return {
         "knees": int(rows.sum()),
         "persons": len(np.unique(target.persons[rows])),

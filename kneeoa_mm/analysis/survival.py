@@ -39,7 +39,7 @@ from kneeoa_mm.errors import InputError
 from kneeoa_mm.records import Outcome, StageResult
 from kneeoa_mm.run_folder import open_run, write_json
 from kneeoa_mm.settings import Settings
-from kneeoa_mm.tables import COHORT, PREDICTIONS, read_table
+from kneeoa_mm.tables import COHORT, PREDICTIONS, PREDICTIONS_FILE, read_table
 
 SURVIVAL_FILE = "survival.json"
 COVARIATES = ("age_years", "sex", "bmi_kg_m2", "knee_injury", "kl_grade")
@@ -204,13 +204,22 @@ def _analyse(
         aalen_johansen=curves_of(*with_death, data, groups) if with_death else {},
         by_predicted_risk=prognosis.curves,
     )
-    document = document_of(data, groups, estimators, cox, weibull, prognosis.document)
+    document = document_of(
+        data,
+        groups,
+        estimators,
+        cox,
+        weibull,
+        prognosis.document,
+        left_out=timed.left_out,
+        horizon_months=settings.horizon_months,
+    )
     return _Found(groups, estimators, cox, weibull, document)
 
 
 def _risks(path: Path, outcome: Outcome) -> pd.Series:
     """Predicted risk of each knee whose person the model has not seen."""
-    path = table_in(path, "predictions.parquet")
+    path = table_in(path, PREDICTIONS_FILE)
     table = read_table(path, PREDICTIONS)
     column = f"{outcome}_prob"
     if column not in table:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kneeoa_mm.analysis.nonparametric import IncidenceCurve, cumulative_incidence
 from kneeoa_mm.analysis.results import as_json
 from kneeoa_mm.analysis.time_models import AftModel, CoxModel
-from kneeoa_mm.analysis.time_to_event import Groups, TimeToEvent
+from kneeoa_mm.analysis.time_to_event import Groups, TimeToEvent, horizons_to
 from kneeoa_mm.analysis.turnbull import IntervalCurve, interval_incidence
 from kneeoa_mm.records import Outcome
 
@@ -38,7 +38,6 @@ COX_COLUMNS = (
     "reason",
 )
 AFT_COLUMNS = ("term", "time_ratio", "ci_low", "ci_high", "p_value", "n", "reason")
-_MONTHS_BETWEEN_HORIZONS = 12
 
 Curve = IncidenceCurve | IntervalCurve
 Curves = Mapping[str, Curve]
@@ -102,8 +101,22 @@ def document_of(
     cox: CoxModel,
     weibull: AftModel,
     prognosis: Mapping[str, Any],
+    *,
+    left_out: Mapping[str, int],
+    horizon_months: float,
 ) -> dict[str, Any]:
-    """All of ``survival.json`` but its provenance."""
+    """All of ``survival.json`` but its provenance.
+
+    Args:
+        data: Knees with follow-up.
+        groups: Of the curves.
+        estimators: Their curves.
+        cox: The Cox model.
+        weibull: The Weibull model.
+        prognosis: Of ``prognosis.judge_models``.
+        left_out: Reason to number of knees, those of the regressions' time scale among them.
+        horizon_months: Incidence is told at each year, and at this.
+    """
     ungrouped = int(np.sum([label is None for label in groups.of_knee]))
     each = vars(estimators)
     return {
@@ -114,7 +127,7 @@ def document_of(
             "persons": len(np.unique(data.persons)),
             "events": int(data.event.sum()),
         },
-        "left_out": {**data.left_out, f"no_{groups.name}": ungrouped},
+        "left_out": {**left_out, f"no_{groups.name}": ungrouped},
         "groups": {
             label: {"knees": int(of_group.sum()), "events": int(data.event[of_group].sum())}
             for label, of_group in _knees_of(groups)
@@ -122,7 +135,7 @@ def document_of(
         "incidence": [
             row
             for name in ("kaplan_meier", "turnbull", "aalen_johansen")
-            for row in _at_horizons(name, each[name])
+            for row in _at_horizons(name, each[name], horizon_months)
         ],
         "curves": {
             name: {label: _points(curve) for label, curve in curves.items()}
@@ -131,17 +144,20 @@ def document_of(
         "cox": _cox_document(cox),
         "weibull_aft": _aft_document(weibull),
         "prognosis": dict(prognosis),
-        "notes": [*_notes(data, ungrouped, groups), *dict.fromkeys([*cox.notes, *weibull.notes])],
+        "notes": [
+            *_notes(left_out, ungrouped, groups),
+            *_notes_on_prognosis(prognosis["left_out"]),
+            *dict.fromkeys([*cox.notes, *weibull.notes]),
+        ],
         "limits": _limits(data.outcome, estimators),
     }
 
 
-def _at_horizons(estimator: str, curves: Curves) -> list[dict[str, Any]]:
+def _at_horizons(estimator: str, curves: Curves, horizon_months: float) -> list[dict[str, Any]]:
     last = max((float(c.follow_up_months[-1]) for c in curves.values()), default=0.0)
-    horizons = np.arange(_MONTHS_BETWEEN_HORIZONS, last + 1, _MONTHS_BETWEEN_HORIZONS)
     rows = []
     for label, curve in curves.items():
-        for months in horizons:
+        for months in horizons_to(last, horizon_months):
             estimate = as_json(curve.at(months))
             rows.append(
                 {
@@ -225,16 +241,29 @@ def flat(term: Mapping[str, Any], ratio: str) -> dict[str, Any]:
     return {**term, **estimate, ratio: estimate.pop("value")}
 
 
-def _notes(data: TimeToEvent, ungrouped: int, groups: Groups) -> list[str]:
+def _notes(left_out: Mapping[str, int], ungrouped: int, groups: Groups) -> list[str]:
     counted = [
-        (data.left_out["unknown"], "were left out: whether they have the event is unknown"),
-        (data.left_out["no_follow_up"], "were left out: they were never seen after baseline"),
+        (left_out["unknown"], "were left out: whether they have the event is unknown"),
+        (left_out["no_follow_up"], "were left out: they were never seen after baseline"),
+        (left_out.get("no_age", 0), "have no age, which is the time, and are in no regression"),
         (ungrouped, f"have no {groups.name} and no curve"),
     ]
     notes = [f"{number} knees {what}." for number, what in counted if number]
     if len(groups.labels) < 2:
         notes.append(f"All knees are of one group of {groups.name}: there is nothing to compare.")
     return notes
+
+
+def _notes_on_prognosis(left_out: Mapping[str, int]) -> list[str]:
+    counted = [
+        (left_out["no_prediction"], "have no prediction"),
+        (left_out["no_covariate"], "lack a covariate"),
+    ]
+    return [
+        f"Prognosis: {number} knees {what}, and no model is judged on them."
+        for number, what in counted
+        if number
+    ]
 
 
 def _limits(outcome: Outcome, estimators: Estimators) -> list[str]:
@@ -245,8 +274,9 @@ def _limits(outcome: Outcome, estimators: Estimators) -> list[str]:
         if estimators.turnbull
         else "Each event is dated to the day, or the visit, that the table has."
     )
+    alone = "estimate, Turnbull's" if estimators.turnbull else "estimate"
     death = (
-        "The Kaplan-Meier estimate and the regressions treat death as censoring; the "
+        f"The Kaplan-Meier {alone} and the regressions treat death as censoring; the "
         "Aalen-Johansen estimate, and curves by predicted risk, treat it as a competing event."
         if estimators.aalen_johansen
         else "Death is treated as censoring, which overstates the risk of those who may die first."

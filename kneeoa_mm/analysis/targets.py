@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix
 
 from kneeoa_mm.errors import InputError, TableError
 from kneeoa_mm.metrics import DECISION_THRESHOLD, bootstrap_weights, persons_of
@@ -55,17 +54,13 @@ class Target:
         return [f"KL {grade}" for grade in KL_CLASSES] if self.name == KL else ["no", "yes"]
 
     def draws(self, *, n_boot: int, seed: int) -> NDArray[np.uint16]:
-        """Weights of draws of persons, (n, draws).
-
-        There are none of a single person: they would all be the same, and look like certainty.
-        """
-        one_person = len(np.unique(self.persons)) < 2
-        return bootstrap_weights(self.persons, n_boot=0 if one_person else n_boot, seed=seed)
+        """Weights of draws of persons, (n, draws)."""
+        return bootstrap_weights(self.persons, n_boot=n_boot, seed=seed)
 
     def confusion(self) -> NDArray[np.int64]:
         """Counts; row is the truth, column the prediction."""
-        classes = range(len(self.labels))
-        counts: NDArray[np.int64] = confusion_matrix(self.truth, self.predicted, labels=classes)
+        counts = np.zeros((len(self.labels),) * 2, dtype=np.int64)
+        np.add.at(counts, (self.truth, self.predicted), 1)
         return counts
 
     def counts(self) -> dict[str, Any]:

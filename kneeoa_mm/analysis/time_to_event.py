@@ -18,6 +18,7 @@ DEATH = 2
 """Status of a knee whose person died without the event; 1 is the event and 0 censored."""
 
 _MONTHS_OF_TOLERANCE = 1.0
+_MONTHS_BETWEEN_HORIZONS = 12
 _MAX_GROUPS = 6
 _MAX_ROWS_LISTED = 5
 
@@ -160,6 +161,27 @@ def read_time_to_event(cohort: pd.DataFrame, outcome: Outcome, *, where: object)
         persons_of(rows["subject_id"], rows["knee_id"]),
         {"unknown": int(observed.isna().sum()), "no_follow_up": int(unseen.sum())},
     )
+
+
+def horizons_to(last_months: float, horizon_months: float) -> NDArray[np.float64]:
+    """Each year of a follow-up, and the horizon that was asked for where it is within it.
+
+    A horizon of 30 months is no year, and an earlier year is no answer to who asked for it.
+
+    Args:
+        last_months: End of the follow-up.
+        horizon_months: The horizon.
+
+    Returns:
+        Months, ascending, (k,).
+
+    Example:
+        >>> horizons_to(48, 30).tolist(), horizons_to(24, 48).tolist()
+        ([12.0, 24.0, 30.0, 36.0, 48.0], [12.0, 24.0])
+    """
+    end = last_months + _MONTHS_OF_TOLERANCE
+    years = np.arange(_MONTHS_BETWEEN_HORIZONS, end, _MONTHS_BETWEEN_HORIZONS, dtype=np.float64)
+    return np.union1d(years, [horizon_months]) if horizon_months < end else years
 
 
 def _refuse(faults: Sequence[tuple[pd.Series, str]], outcome: Outcome, where: object) -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kneeoa_mm.analysis.nonparametric import ONE_PERSON, Floats
-from kneeoa_mm.metrics import CI_PERCENTILES, bootstrap_weights
+from kneeoa_mm.analysis.nonparametric import Floats
+from kneeoa_mm.metrics import CI_PERCENTILES, ONE_PERSON, bootstrap_weights
 from kneeoa_mm.records import Estimate
 
 _TOLERANCE, _TOLERANCE_OF_DRAWS = 1e-8, 1e-4

@@ -86,7 +86,7 @@ class _Line:
         self._truth, self._x = truth, score - self._centre
         self._slope_is_free = slope_is_free
         share = np.clip(np.mean(truth), _CERTAIN, 1 - _CERTAIN)
-        self._start = (float(logit(share)), 0.0) if slope_is_free else (self._centre, 1.0)
+        self._start = float(logit(share)), 0.0 if slope_is_free else 1.0
         # draws differ little from the sample, and so start from where it ends
         intercept, slope = self._newton(np.ones((len(truth), 1)))
         if np.isfinite(intercept + slope).all():
@@ -98,7 +98,9 @@ class _Line:
         return intercept - slope * self._centre, slope
 
     def _newton(self, weights: Array) -> tuple[Array, Array]:
-        intercept, slope = (np.full(weights.shape[1], start) for start in self._start)
+        # of one class the likelihood has no maximum, and NaN stays NaN
+        has_both = (self._truth @ weights > 0) & ((1 - self._truth) @ weights > 0)
+        intercept, slope = (np.where(has_both, start, np.nan) for start in self._start)
         events = np.stack([self._truth, self._truth * self._x]) @ weights
         powers = np.stack([np.ones_like(self._x), self._x, self._x**2])
         moved = np.full_like(slope, np.inf)
@@ -123,7 +125,9 @@ class _Line:
         flat, cross, steep = information
         with np.errstate(divide="ignore", invalid="ignore"):
             if not self._slope_is_free:
-                return pull[0] / flat, np.zeros_like(flat)
+                # information changes by a factor of e at most within a step of 1, so that steps no
+                # longer than that reach the only root from anywhere
+                return np.clip(pull[0] / flat, -1, 1), np.zeros_like(flat)
             determinant = flat * steep - cross**2
             up = (steep * pull[0] - cross * pull[1]) / determinant
             return up, (flat * pull[1] - cross * pull[0]) / determinant

@@ -30,7 +30,11 @@ class Aurocs:
     covariance: Array
 
     def p_value(self, first: int, second: int) -> float | None:
-        """Two-sided P of no difference between two models; None where it has no variance."""
+        """Two-sided P of no difference between two models.
+
+        None where it has no variance, or where that is not known: all events, or all non-events,
+        are of one person.
+        """
         contrast = np.zeros(len(self.values))
         contrast[[first, second]] = 1, -1
         variance = float(contrast @ self.covariance @ contrast)

@@ -19,10 +19,9 @@ from kneeoa_mm.metrics.metric import (
 )
 from kneeoa_mm.metrics.ranking import Ranking
 from kneeoa_mm.metrics.risks import auroc
-from kneeoa_mm.records import KLGrade
+from kneeoa_mm.records import OSTEOARTHRITIS, KLGrade
 
 _GRADES = np.arange(len(KLGrade))
-_OSTEOARTHRITIS = 2
 _ECE_BINS = 15
 
 
@@ -158,8 +157,8 @@ def kl_brier(truth: Labels, probabilities: Array) -> Weighed:
 @metric(undefined="only one class in the truth")
 def auroc_kl2(truth: Labels, probabilities: Array) -> Weighed:
     """Area under the ROC curve for osteoarthritis, KL 2 or more, by the probability of that."""
-    diseased = (truth >= _OSTEOARTHRITIS).astype(np.int64)
-    return auroc.prepare(diseased, probabilities[:, _OSTEOARTHRITIS:].sum(axis=1))
+    diseased = (truth >= OSTEOARTHRITIS).astype(np.int64)
+    return auroc.prepare(diseased, probabilities[:, OSTEOARTHRITIS:].sum(axis=1))
 
 
 @metric()

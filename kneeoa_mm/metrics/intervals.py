@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri
 
 from kneeoa_mm.metrics.calibration import calibration_in_the_large, calibration_slope
 from kneeoa_mm.metrics.grades import GRADE_METRICS, GRADE_PROBABILITY_METRICS, SET_METRICS
@@ -20,6 +21,9 @@ from kneeoa_mm.metrics.risks import BINARY_METRICS, prevalence, scaled_brier, th
 from kneeoa_mm.records import UNKNOWN, Estimate
 
 CI_PERCENTILES = (2.5, 97.5)
+Z_95 = float(ndtri(0.975))
+"""Standard errors from a value to a limit of its 95 % interval, where it is normal."""
+ONE_PERSON = "all knees are of one person, so there is no interval"
 _RAISED_BY_NOISE = frozenset({"ece"})
 _CELLS_AT_ONCE = 400_000
 """Rows times draws that are weighed together: what a core's cache holds."""
@@ -101,9 +105,9 @@ class Resampled:
 
     Attributes:
         value: Of the sample; None where it is not defined.
-        draws: Of each draw, NaN where one does not define it, (draws,).
+        draws: Of each draw, NaN where one does not define it, (draws,); none of one person.
         n: Rows.
-        reason: Why there is no value.
+        reason: Why there is no value, or there are no draws.
     """
 
     value: float | None
@@ -117,10 +121,11 @@ class Resampled:
         Of two models on the same rows, draws must be the same; of two samples, independent.
         """
         if self.value is None or other.value is None:
-            return Resampled(None, self.draws, self.n, self.reason or other.reason)
+            missing = self if self.value is None else other
+            return Resampled(None, self.draws, self.n, missing.reason)
         both = self.draws.size and other.draws.size
         draws = self.draws - other.draws if both else np.empty(0)
-        return Resampled(self.value - other.value, draws, self.n)
+        return Resampled(self.value - other.value, draws, self.n, self.reason or other.reason)
 
     def estimate(self, *, centred: bool = False) -> Estimate:
         """The value with its percentile interval.
@@ -134,7 +139,7 @@ class Resampled:
             return Estimate(None, n=self.n, reason=self.reason)
         defined = self.draws[~np.isnan(self.draws)]
         if not len(defined):
-            reason = "no bootstrap draw defines an interval"
+            reason = self.reason or "no bootstrap draw defines an interval"
             return Estimate(self.value, n=self.n, reason=reason)
         low, high = np.percentile(defined, CI_PERCENTILES)
         if centred:
@@ -151,6 +156,9 @@ def resample(
     shares: Array | None = None,
 ) -> Resampled:
     """A metric of the sample and of each draw.
+
+    Rows that always come together are of one person. They have no draws: each would be the sample
+    itself, and look like certainty.
 
     Args:
         metric: What to compute.
@@ -172,6 +180,8 @@ def resample(
         return Resampled(None, np.empty(0), n, metric.undefined)
     if not drawn.size:
         return Resampled(value, np.empty(0), n)
+    if all(np.array_equal(row, drawn[0]) for row in drawn):
+        return Resampled(value, np.empty(0), n, ONE_PERSON)
     at_once = max(1, _CELLS_AT_ONCE // n)
     parts = (drawn[:, i : i + at_once] for i in range(0, drawn.shape[1], at_once))
     draws = [weighed(np.ascontiguousarray(part * counts, dtype=np.float64)) for part in parts]

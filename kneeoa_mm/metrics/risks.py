@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -28,8 +29,9 @@ def auprc(truth: Labels, probability: Array) -> Weighed:
 
     def weighed(weights: Array) -> Array:
         precision, events = ranking.precision_and_events(weights)
-        # as with the ROC curve: without non-events there is nothing to tell events from
-        return np.where(events < weights.sum(axis=0), ratio(precision, events), np.nan)
+        # as with the ROC curve: without non-events there is nothing to tell events from; their own
+        # sum is exactly 0 then, while that of events may differ from that of all by rounding
+        return np.where((1 - truth) @ weights > 0, ratio(precision, events), np.nan)
 
     return weighed
 
@@ -52,8 +54,9 @@ def scaled_brier(truth: Labels, probability: Array) -> Weighed:
 
     1 is perfect, 0 no better than the prevalence (Steyerberg et al. 2010, Epidemiology 21:128).
     """
-    score, share = brier.prepare(truth, probability), prevalence.prepare(truth, probability)
-    return lambda weights: 1 - ratio(score(weights), share(weights) * (1 - share(weights)))
+    score, events, others = brier.prepare(truth, probability), mean_of(truth), mean_of(1 - truth)
+    # each share by its own sum, which is exactly 0 where its class is absent
+    return lambda weights: 1 - ratio(score(weights), events(weights) * others(weights))
 
 
 def _decided(
@@ -147,6 +150,28 @@ BINARY_METRICS: Mapping[str, Metric] = {
     ),
 }
 """Of events (n,) coded 0 and 1 and probabilities (n,). Decisions use the threshold 0.5."""
+
+
+def decision_curves(truth: Labels, risks: Mapping[str, Array]) -> dict[str, Any]:
+    """Net benefit of each model, of treating all and of treating none, over ``CURVE_THRESHOLDS``.
+
+    Args:
+        truth: Events coded 0 and 1, (n,); at least one row.
+        risks: Name of each model to its risks, (n,).
+
+    Returns:
+        ``thresholds``, ``models`` by name, ``treat_all`` and ``treat_none``.
+    """
+
+    def curve(metric_at: Callable[[float], Metric], risk: Array) -> list[float]:
+        return [round(metric_at(t)(truth, risk), 6) for t in CURVE_THRESHOLDS]
+
+    return {
+        "thresholds": list(CURVE_THRESHOLDS),
+        "models": {name: curve(net_benefit, risk) for name, risk in risks.items()},
+        "treat_all": curve(treat_all, np.ones(len(truth))),
+        "treat_none": [0.0] * len(CURVE_THRESHOLDS),
+    }
 
 
 def threshold_metrics(thresholds: tuple[float, ...]) -> dict[str, Metric]:

@@ -71,6 +71,8 @@ def test_films_whose_person_the_model_saw_do_not_count(written, write_prediction
     predictions = write_predictions(table, "seen.parquet")
     result = agreement(tmp_path, tmp_path / "out", predictions=predictions, n_boot=0)
     assert result.counts["films"] == len(table) - 10
+    assert _document(tmp_path / "out")["left_out"] == {"no_prediction": 10}
+    assert any(f"10 of {len(table)} films" in note for note in result.notes)
 
 
 def test_a_second_knee_that_repeats_the_first_adds_no_certainty(written, tmp_path):

@@ -11,6 +11,7 @@ from lifelines.statistics import proportional_hazard_test
 
 from kneeoa_mm.analysis.efron import (
     clustered_variance,
+    efron_cumulative_hazard,
     efron_residuals,
     proportional_hazards_p_values,
 )
@@ -127,3 +128,13 @@ def test_events_at_a_single_time_say_nothing_of_a_trend():
     variance = model.variance_matrix_.to_numpy()
     p_values = proportional_hazards_p_values(residuals.schoenfeld, months[event == 1], variance)
     assert np.isnan(p_values).all()
+
+
+def test_without_covariates_the_hazard_is_that_of_events_one_after_another():
+    """Closed form: 3 tied events among 10 at risk, then 2 among 5, after two censorings."""
+    months = np.array([12.0] * 3 + [18.0] * 2 + [24.0] * 2 + [36.0] * 3)
+    event = np.array([1, 1, 1, 0, 0, 1, 1, 0, 0, 0])
+    found = efron_cumulative_hazard(np.ones(10), months, event, np.array([6.0, 12.0, 30.0]))
+    first = sum(1 / (10 - k) for k in range(3))
+    second = sum(1 / (5 - k) for k in range(2))
+    assert found == pytest.approx([0, first, first + second])

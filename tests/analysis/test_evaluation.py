@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from sklearn.metrics import confusion_matrix
 
 from kneeoa_mm.analysis.evaluation import evaluate
-from kneeoa_mm.analysis.evaluation_figures import draw
+from kneeoa_mm.analysis.evaluation_figures import curves_of, draw
 from kneeoa_mm.analysis.targets import read_targets
 from kneeoa_mm.errors import ConfigError, InputError, OutputExistsError, TableError
 from kneeoa_mm.metrics import auroc
@@ -156,10 +157,32 @@ def test_an_outcome_of_one_class_gives_null_with_a_reason(judge, make_prediction
 
 def test_an_outcome_of_one_class_has_no_roc_curve_but_the_rest(make_predictions):
     targets, _ = read_targets(make_predictions().assign(jsl_48m=0), None, where="")
-    no_subgroups = {"subgroups": {"kl": {}, "jsl_48m": {}}}
-    names = [name for target in targets for name, _ in draw(target, no_subgroups)]
+    document = {
+        "subgroups": {"kl": {}, "jsl_48m": {}},
+        "curves": {target.name: curves_of(target) for target in targets},
+    }
+    names = [name for target in targets for name, _ in draw(target, document)]
     assert "jsl_48m_roc" not in names
     assert {"kl_roc", "jsl_48m_calibration"} <= set(names)
+
+
+def test_an_outcome_that_nobody_knows_leaves_the_grades_judged(judge, make_predictions):
+    table = make_predictions()
+    document = judge(table.assign(jsl_48m=pd.array([pd.NA] * len(table), dtype="Int64")))
+    assert document["kl"]["accuracy"] == judge(table)["kl"]["accuracy"]
+    assert document["confusion_matrix"]["jsl_48m"] == [[0, 0], [0, 0]]
+    assert document["jsl_48m"]["auroc"]["value"] is None
+    assert document["left_out"]["no_truth"]["jsl_48m"] == len(table)
+
+
+def test_the_confusion_matrix_is_that_of_scikit_learn(judge, make_predictions):
+    """Oracle: scikit-learn's confusion matrix."""
+    table = make_predictions()
+    found = judge(table)["confusion_matrix"]
+    grades = table["kl_grade"].astype(int), table["kl_grade_pred"].astype(int)
+    assert found["kl"] == confusion_matrix(*grades, labels=range(5)).tolist()
+    decided = (table["jsl_48m_prob"] >= 0.5).astype(int)
+    assert found["jsl_48m"] == confusion_matrix(table["jsl_48m"].astype(int), decided).tolist()
 
 
 def test_one_person_has_values_but_no_intervals(judge, make_predictions):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -10,11 +11,12 @@ import pytest
 from safetensors.numpy import save
 from scipy.special import expit, logit
 from scipy.stats import norm
+from sklearn.metrics import roc_auc_score
 
 from kneeoa_mm.analysis.evaluation import evaluate
 from kneeoa_mm.errors import LeakError, ModelFolderError
 from kneeoa_mm.model_folder import ModelCard, Preprocessing, SeenSubjects, write_model
-from kneeoa_mm.tables import PREDICTIONS, write_table
+from kneeoa_mm.tables import FOLDS, PREDICTIONS, write_table
 
 CONTRACT = Preprocessing(
     image_size_px=64, mean=0.5, std=0.2, clip_percentiles=(1, 99), reinvert_negatives=False
@@ -147,3 +149,31 @@ def test_one_class_and_one_person_end_with_reasons(judge):
 def test_what_is_no_model_is_refused(judge, tmp_path):
     with pytest.raises(ModelFolderError, match="no model here"):
         judge(people("away", 10, seed=1), model=tmp_path)
+
+
+def test_the_models_own_people_are_ranked_within_folds(judge, run, tmp_path):
+    """Oracle: scikit-learn's area of each fold; five models need not agree on a level."""
+    own = people("home", 600, seed=0).assign(kl_grade=0)
+    fold = np.repeat(np.arange(600) % 5, 2)
+    own["jsl_48m_prob"] = expit(logit(own["jsl_48m_prob"]) + 2 * fold)
+    # grades that the table's probabilities of 2 and more follow in each fold, but for its level
+    own["kl_grade"] = 2 * own["jsl_48m"]
+    low = 1 - own["jsl_48m_prob"]
+    own = own.assign(kl_prob_0=low, kl_prob_1=0.0, kl_prob_2=1 - low, kl_prob_3=0.0, kl_prob_4=0.0)
+    folder = tmp_path / "folded"
+    shutil.copytree(run, folder)
+    write_table(own, PREDICTIONS, folder / "predictions.parquet")
+    folds = pd.DataFrame({"subject_id": own["subject_id"], "fold": fold}).drop_duplicates()
+    write_table(folds, FOLDS, folder / "folds.parquet")
+    away = people("away", 60, seed=1).assign(kl_grade=[0, 2] * 60)
+    targets = judge(away, model=folder)["external"]["targets"]
+    event, risk = own["jsl_48m"].to_numpy(), own["jsl_48m_prob"].to_numpy()
+    areas = [roc_auc_score(event[fold == k], risk[fold == k]) for k in range(5)]
+    pairs = [event[fold == k].sum() * (1 - event[fold == k]).sum() for k in range(5)]
+    expected = np.average(areas, weights=pairs)
+    assert roc_auc_score(event, risk) < expected - 0.1
+    for target, name in (("jsl_48m", "auroc"), ("kl", "auroc_kl2")):
+        performance = targets[target]["performance"]
+        assert performance["development"][name]["value"] == pytest.approx(expected)
+        apart = performance["validation"][name]["value"] - expected
+        assert performance["difference"][name]["value"] == pytest.approx(apart)

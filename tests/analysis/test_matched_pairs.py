@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 
 from kneeoa_mm.analysis.regression import conditional_odds_ratios
 
@@ -53,3 +54,36 @@ def test_cases_that_always_have_more_have_no_odds_ratio():
     (found,) = conditional_odds_ratios(case[:, None].astype(float), case, pairs, pairs)
     assert found.value is None
     assert "converge" in found.reason
+
+
+def _two_scores(seed: int, n_pairs: int = 150):
+    """Two scores of pairs, the case first; the first is raised in cases."""
+    generator = np.random.default_rng(seed)
+    case, pairs = np.tile([1, 0], n_pairs), np.repeat(np.arange(n_pairs), 2)
+    first = generator.normal(size=2 * n_pairs) + 0.8 * case
+    second = 0.5 * first + generator.normal(size=2 * n_pairs)
+    return np.stack([first, second], axis=1), case, pairs
+
+
+def test_of_two_scores_it_maximises_the_conditional_likelihood():
+    """Oracle: scipy's minimum of the likelihood of the pairs' differences, written out."""
+    columns, case, pairs = _two_scores(0)
+    gaps = columns[::2] - columns[1::2]
+    best = minimize(lambda b: np.logaddexp(0, -gaps @ b).sum(), [0, 0], method="BFGS").x
+    found = conditional_odds_ratios(columns, case, pairs, pairs)
+    assert np.log([each.value for each in found]) == pytest.approx(best, abs=1e-3)
+
+
+@pytest.mark.parametrize("rounding", [0, 1e-15])
+def test_a_score_that_pairs_were_matched_on_leaves_the_other_as_it_is_alone(rounding):
+    """Closed form: a difference of 0 drops out of the conditional likelihood."""
+    columns, case, pairs = _two_scores(1)
+    matched = pairs % 4 + rounding * case
+    (alone,) = conditional_odds_ratios(columns[:, :1], case, pairs, pairs)
+    both = np.column_stack([columns[:, 0], matched])
+    adjusted, same = conditional_odds_ratios(both, case, pairs, pairs)
+    assert adjusted == alone
+    assert same.value is None
+    assert same.reason == "does not differ within any pair"
+    (only,) = conditional_odds_ratios(both[:, 1:], case, pairs, pairs)
+    assert only == same

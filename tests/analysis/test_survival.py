@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from efron_likelihood import maximum
+from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 from kneeoa_mm.analysis import survival
@@ -177,6 +178,16 @@ def test_a_grade_is_a_category_and_its_first_level_the_reference():
     matrix = design(rows, ["kl_grade"], np.array([1, 1, 1, 0, 0, 0]), where="")
     assert [term.name for term in matrix.terms] == ["kl_grade 1 vs 0", "kl_grade 2 vs 0"]
     assert matrix.columns[:, 1].tolist() == [0, 0, 1, 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "name", ["kl_grade", "contralateral_kl_grade", "oarsi_jsn_medial", "oarsi_jsn_lateral"]
+)
+def test_every_grade_of_a_cohort_is_a_category(name):
+    """As numbers, a step from 0 to 1 would have to be worth as much as one from 2 to 3."""
+    rows = pd.DataFrame({name: pd.array([0, 1, 2, 3, 0, 1], dtype="Int64")})
+    matrix = design(rows, [name], None, where="")
+    assert [term.name for term in matrix.terms] == [f"{name} {k} vs 0" for k in (1, 2, 3)]
 
 
 # the stage
@@ -463,3 +474,97 @@ def test_one_group_only_says_that_there_is_nothing_to_compare(make_cohort, write
     path = write_cohort(make_cohort().assign(sex="F"))
     result = survive(path, tmp_path / "out", outcome="tkr", group="sex", n_boot=0)
     assert any("one group of sex" in note for note in result.notes)
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_a_horizon_that_is_no_year_is_judged_and_not_the_year_before(
+    make_cohort, make_predictions, write_cohort, write_predictions, tmp_path
+):
+    """Oracle: nobody is censored by 30 months, so shares and scikit-learn's area of events."""
+    cohort = make_cohort()
+    assert cohort["tkr_lower_months"][cohort["tkr_event_observed"] == 0].min() > 30
+    risk = np.random.default_rng(0).random(len(cohort))
+    predictions = write_predictions(make_predictions(n_persons=120).assign(tkr_prob=risk))
+    survive(
+        write_cohort(cohort),
+        tmp_path / "out",
+        outcome="tkr",
+        predictions=predictions,
+        horizon_months=30,
+        n_boot=0,
+    )
+    document = json.loads((tmp_path / "out" / "survival.json").read_text())
+    happened = (cohort["tkr_upper_months"] <= 30).to_numpy(int)
+    prognosis = document["prognosis"]
+    assert prognosis["horizon_months"] == 30
+    found = prognosis["models"]["predictions"]
+    assert found["auroc"]["value"] == pytest.approx(roc_auc_score(happened, risk))
+    assert found["brier"]["value"] == pytest.approx(np.mean((risk - happened) ** 2))
+    assert 30 in [row["months"] for row in found["auroc_by_months"]]
+    incidence = {
+        row["group"]: row["incidence"]
+        for row in document["incidence"]
+        if (row["estimator"], row["months"]) == ("kaplan_meier", 30)
+    }
+    by_grade = pd.Series(happened).groupby(cohort["kl_grade"]).mean()
+    assert incidence == pytest.approx({f"{k}": share for k, share in by_grade.items()})
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_knees_without_an_age_are_counted_where_age_is_the_time(
+    make_cohort, write_cohort, tmp_path
+):
+    cohort = make_cohort()
+    cohort.loc[:9, "age_years"] = np.nan
+    path = write_cohort(cohort)
+    result = survive(path, tmp_path / "age", outcome="tkr", time_scale="age", n_boot=0)
+    document = json.loads((tmp_path / "age" / "survival.json").read_text())
+    assert document["left_out"]["no_age"] == 10
+    assert document["cox"]["knees"] == document["counts"]["knees"] - 10
+    assert any(note.startswith("10 knees have no age") for note in result.notes)
+    survive(path, tmp_path / "study", outcome="tkr", n_boot=0)
+    study = json.loads((tmp_path / "study" / "survival.json").read_text())
+    assert "no_age" not in study["left_out"]
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_knees_that_no_model_is_judged_on_are_counted_and_said(
+    make_cohort, make_predictions, write_cohort, write_predictions, tmp_path
+):
+    cohort = make_cohort()
+    cohort.loc[:6, "bmi_kg_m2"] = np.nan
+    table = make_predictions(n_persons=120).assign(tkr_prob=0.5).iloc[:-5]
+    result = survive(
+        write_cohort(cohort),
+        tmp_path / "out",
+        outcome="tkr",
+        predictions=write_predictions(table),
+        n_boot=0,
+    )
+    prognosis = json.loads((tmp_path / "out" / "survival.json").read_text())["prognosis"]
+    assert prognosis["left_out"] == {"no_prediction": 5, "no_covariate": 7}
+    assert prognosis["knees"] == len(cohort) - 12
+    told = " ".join(result.notes)
+    assert "Prognosis: 5 knees have no prediction" in told
+    assert "Prognosis: 7 knees lack a covariate" in told
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_turnbulls_estimate_is_named_among_those_that_censor_the_dead(
+    make_cohort, write_cohort, tmp_path
+):
+    cohort = make_cohort()
+    event = cohort["tkr_event_observed"] == 1
+    survive(write_cohort(cohort), tmp_path / "days", outcome="tkr", n_boot=0)
+    cohort["tkr_lower_months"] = cohort["tkr_lower_months"].where(~event, 0.0)
+    survive(write_cohort(cohort), tmp_path / "visits", outcome="tkr", n_boot=0)
+    censor = {
+        name: next(
+            limit
+            for limit in json.loads((tmp_path / name / "survival.json").read_text())["limits"]
+            if "as censoring" in limit
+        ).split("treat death")[0]
+        for name in ("days", "visits")
+    }
+    assert "Turnbull" in censor["visits"]
+    assert "Turnbull" not in censor["days"]

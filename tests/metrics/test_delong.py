@@ -165,6 +165,14 @@ def test_two_equal_models_have_no_p_value():
     assert found.p_value(0, 1) is None
 
 
+def test_events_of_one_person_have_no_p_value():
+    event = np.array([1, 1, 0, 0, 0, 0])
+    scores = np.array([[0.9, 0.2], [0.4, 0.8], [0.5, 0.1], [0.3, 0.9], [0.2, 0.3], [0.6, 0.7]])
+    found = metrics.clustered_aurocs(event, scores, np.array([0, 0, 1, 1, 2, 2]))
+    assert np.isfinite(found.values).all()
+    assert found.p_value(0, 1) is None
+
+
 def test_one_class_has_no_area():
     with pytest.raises(metrics.UndefinedMetricError, match="events and non-events"):
         metrics.clustered_aurocs(np.zeros(4, dtype=int), np.zeros((4, 1)), np.arange(4))

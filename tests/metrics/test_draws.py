@@ -176,3 +176,19 @@ def test_a_difference_with_an_undefined_metric_keeps_the_reason():
     found = (metrics.resample(metrics.brier, event, risk, np.ones((4, 3))) - undefined).estimate()
     assert found.value is None
     assert "one class" in found.reason
+
+
+def test_knees_of_one_person_have_no_interval_in_a_stratum_either():
+    """Each draw is the sample itself some times over, and would look like certainty."""
+    persons = np.array([0, 0, 1, 1, 2, 2])
+    event, risk = np.array([0, 1, 0, 1, 0, 1]), np.array([0.2, 0.9, 0.7, 0.4, 0.1, 0.8])
+    weights = metrics.bootstrap_weights(persons, n_boot=50, seed=0)
+    alone, two = persons == 2, persons > 0
+    of_one = metrics.resample(metrics.brier, event[alone], risk[alone], weights[alone])
+    of_two = metrics.resample(metrics.brier, event[two], risk[two], weights[two])
+    assert of_one.value == pytest.approx(np.mean((event - risk)[alone] ** 2))
+    for found in (of_one, of_one - of_one):
+        estimate = found.estimate()
+        assert (estimate.ci_low, estimate.ci_high) == (None, None)
+        assert "one person" in estimate.reason
+    assert of_two.estimate().ci_low < of_two.estimate().ci_high

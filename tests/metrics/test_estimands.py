@@ -155,3 +155,17 @@ def test_the_two_estimands_differ_where_persons_with_two_knees_are_graded_better
     per_person = metrics.resample(metrics.accuracy, truth, right, [], shares=shares)
     assert per_knee.value == pytest.approx(4 / 6)
     assert per_person.value == pytest.approx(1 / 2)
+
+
+@pytest.mark.parametrize("name", ["auroc", "auprc", "scaled_brier"])
+def test_one_class_is_recognised_whatever_the_shares_of_persons_sum_to(name):
+    """Thirds and sevenths do not add up exactly, so that the share of events is 1 but for them."""
+    for persons in range(2, 40):
+        person = np.repeat(np.arange(persons), np.where(np.arange(persons) % 2, 3, 7))
+        risk = np.random.default_rng(persons).random(len(person))
+        shares = metrics.person_shares(person)
+        for every in (0, 1):
+            truth = np.full(len(person), every)
+            found = metrics.binary_estimates(truth, risk, [], shares=shares)[name]
+            assert found.value is None, (persons, every)
+            assert "one class" in found.reason

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 from scipy.special import expit, logit
 
 from kneeoa_mm import metrics
@@ -68,3 +69,32 @@ def test_where_the_likelihood_has_no_maximum_there_is_no_slope(event, risk):
 def test_certain_risks_stay_finite():
     event, risk = np.array([0, 1, 0, 1, 1, 0]), np.array([0.0, 1.0, 0.5, 0.5, 0.0, 1.0])
     assert np.isfinite(metrics.calibration_in_the_large(event, risk))
+
+
+FAR_OFF = {
+    "one and the same risk, far too low": (np.full(1000, 0.01), 0.1),
+    "far too low": (expit(np.random.default_rng(0).normal(-4, 1, 1000)), 0.2),
+    "far too high": (expit(np.random.default_rng(1).normal(3, 1, 1000)), 0.5),
+    "nearly all certain": (np.repeat([1e-6, 1 - 1e-6], [990, 10]), 0.02),
+    "certain, and half of it wrong": (np.repeat([1e-6, 1 - 1e-6], 500), 0.4),
+}
+
+
+@pytest.mark.parametrize("name", FAR_OFF)
+def test_a_level_that_is_far_off_is_found_however_far(name):
+    """Oracle: the root of its own equation by scipy's bisection."""
+    risk, share = FAR_OFF[name]
+    event = np.random.default_rng(2).permutation(np.arange(1000) < 1000 * share).astype(int)
+    expected = brentq(lambda a: expit(logit(risk) + a).sum() - event.sum(), -40, 40, xtol=1e-10)
+    assert metrics.calibration_in_the_large(event, risk) == pytest.approx(expected, abs=1e-6)
+    anew = metrics.recalibrated(event, risk, np.arange(1000) % 5, slope_is_free=False)
+    assert anew.mean() == pytest.approx(share, abs=0.02)
+
+
+@pytest.mark.parametrize("every", [0, 1])
+def test_of_one_class_no_level_and_no_slope_is_found(every):
+    event, risk = np.full(50, every), np.linspace(0.1, 0.9, 50)
+    with pytest.raises(metrics.UndefinedMetricError, match="one class"):
+        metrics.calibration_in_the_large(event, risk)
+    with pytest.raises(metrics.UndefinedMetricError, match="one class"):
+        metrics.calibration_slope(event, risk)
