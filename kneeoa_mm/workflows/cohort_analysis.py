@@ -21,7 +21,7 @@ from kneeoa_mm.cohort.outcomes import horizon_of
 from kneeoa_mm.cohort_spec import CohortSpec
 from kneeoa_mm.records import Outcome, StageResult
 from kneeoa_mm.run_folder import atomic_path
-from kneeoa_mm.tables import COHORT, PREDICTIONS, read_table
+from kneeoa_mm.tables import COHORT, PREDICTIONS, PREDICTIONS_FILE, read_table
 from kneeoa_mm.workflows.compare import compare
 
 INCIDENCE_FILE, MODELS_FILE, SUMMARY_FILE = "incidence_by_kl.csv", "models.csv", "summary.txt"
@@ -91,7 +91,13 @@ def analyse_cohort(
         )
         documents[outcome] = json.loads((survived.out / SURVIVAL_FILE).read_text(encoding="utf-8"))
         if predicting and cohort[outcome].notna().any():
-            compare(predicting, out / "cohort", out / "compare" / outcome, outcome=outcome)
+            compare(
+                predicting,
+                out / "cohort",
+                out / "compare" / outcome,
+                outcome=outcome,
+                n_boot=n_boot,
+            )
     outputs["incidence"] = write_csv(
         [row for o, document in documents.items() for row in _incidence(o, document)],
         _INCIDENCE,
@@ -103,7 +109,7 @@ def analyse_cohort(
         out / MODELS_FILE,
     )
     if (out / "cohort" / SECOND_READINGS_FILE).exists():
-        outputs["agreement"] = agreement(out / "cohort", out / "agreement").out
+        outputs["agreement"] = agreement(out / "cohort", out / "agreement", n_boot=n_boot).out
     if without:
         notes.append(f"No knee has an event at a known time: {', '.join(without)}")
     if spec.sampled_on_outcome:
@@ -120,13 +126,17 @@ def analyse_cohort(
 
 
 def _predicts(run: Path, outcome: Outcome) -> bool:
-    return f"{outcome}_prob" in read_table(run / "predictions.parquet", PREDICTIONS)
+    return f"{outcome}_prob" in read_table(run / PREDICTIONS_FILE, PREDICTIONS)
 
 
 def _incidence(outcome: Outcome, document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Incidence by grade each year, by the estimator that assumes least."""
+    """Incidence by grade at each horizon, by the estimator that assumes least.
+
+    Where deaths are known they compete: who dies has no replacement later, and that overstates a
+    risk by more than the date of a visit does.
+    """
     estimators = {row["estimator"] for row in document["incidence"]}
-    best = next(e for e in ("turnbull", "aalen_johansen", "kaplan_meier") if e in estimators)
+    best = next(e for e in ("aalen_johansen", "turnbull", "kaplan_meier") if e in estimators)
     return [
         {**row, "outcome": str(outcome), "kl_grade": row["group"]}
         for row in document["incidence"]

@@ -26,18 +26,12 @@ from kneeoa_mm.records import Outcome, StageResult
 from kneeoa_mm.run_folder import CONFIG_FILE, open_run, refuse_taken, write_json, write_text
 from kneeoa_mm.settings import Settings
 from kneeoa_mm.workflows import comparison_output
-from kneeoa_mm.workflows.compared_runs import (
-    PREDICTIONS_FILE,
-    ComparedRun,
-    read_grader,
-    read_run,
-)
+from kneeoa_mm.workflows.compared_runs import ComparedRun, read_grader, read_run
 from kneeoa_mm.workflows.comparison import (
     NO_GRADE,
     Contest,
     as_given,
     calibration_curves,
-    decision_curves,
     differences,
     resampled,
 )
@@ -127,18 +121,26 @@ def compare(
     fold_of = knees.drop_duplicates("subject_id").set_index("subject_id")["fold"]
     read = {name: read_run(folder, settings.outcome, fold_of) for name, folder in runs.items()}
     grader = read_grader(grades, fold_of) if grades else None
-    knees = _in_common(knees, read, grader, settings.outcome)
+    predicted = {name: run.risk.index for name, run in read.items()}
+    if grader is not None:
+        predicted["kl+grader"] = grader.index
+    lacking = {name: int((~knees.index.isin(ids)).sum()) for name, ids in predicted.items()}
+    n_with_outcome = len(knees)
+    knees = _in_common(knees, predicted, settings.outcome)
     best = _read_best_possible(best_possible)
     simple = _simple(knees, read, grader, settings.outcome)
     contest = _contest(knees, read, simple, settings, cohort)
     say(f"compare: {len(contest.risks)} models on {len(knees)} knees, {n_boot} draws of persons")
     document = _document(contest, knees, read, simple, settings) | {
+        "left_out": {"no_prediction": lacking},
         "best_possible": best.get(str(outcome)),
         "best_possible_this_cohort": best.get(f"{outcome}_this_cohort"),
         "provenance": _provenance(runs, grades, cohort, fold_file, settings),
     }
+    document["notes"] += _of_left_out(lacking, n_with_outcome - len(knees), n_with_outcome)
+    looked_at = {**runs, "kl+grader": grades} if grades else runs
     with open_run(out, config_yaml=settings.to_yaml(), overwrite=overwrite) as run:
-        document |= plan_and_looks(document, plan, knees, runs)
+        document |= plan_and_looks(document, plan, knees, looked_at)
         lines = comparison_output.rows(document)
         write_csv(lines, comparison_output.columns(lines), run / "compare.csv")
         write_text(run / "compare.md", comparison_output.markdown(document))
@@ -167,22 +169,27 @@ def _knees_with(outcome: Outcome, cohort: Path) -> pd.DataFrame:
 
 
 def _in_common(
-    knees: pd.DataFrame,
-    runs: Mapping[str, ComparedRun],
-    grader: pd.DataFrame | None,
-    outcome: Outcome,
+    knees: pd.DataFrame, predicted: Mapping[str, pd.Index], outcome: Outcome
 ) -> pd.DataFrame:
-    common = set(knees.index).intersection(*(run.risk.index for run in runs.values()))
-    if grader is not None:
-        common &= set(grader.index)
+    common = set(knees.index).intersection(*predicted.values())
     if not common:
         raise InputError(
             f"The runs have no knee with {outcome} in common.",
             expected="runs on the cohort's knees",
-            found=", ".join(f"{name}: {len(run.risk)} knees" for name, run in runs.items()),
+            found=", ".join(f"{name}: {len(ids)} knees" for name, ids in predicted.items()),
             fix="train and compare with one cohort",
         )
     return knees.loc[sorted(common)]
+
+
+def _of_left_out(lacking: Mapping[str, int], n_left_out: int, n_with_outcome: int) -> list[str]:
+    if not n_left_out:
+        return []
+    whose = ", ".join(f"{name} ({number})" for name, number in lacking.items() if number)
+    return [
+        f"{n_left_out} of {n_with_outcome} knees with the outcome lack a prediction of: {whose}; "
+        "no model is judged on them."
+    ]
 
 
 def _simple(
@@ -267,7 +274,7 @@ def _document(
             for name, metrics in found.items()
         },
         "differences": apart,
-        "net_benefit": decision_curves(contest) if has_levels else None,
+        "net_benefit": contest.decision_curves() if has_levels else None,
         "calibration_curves": calibration_curves(contest) if has_levels else None,
         "recalibrated": as_given(contest, distorted_by),
         "within_pairs": within_pairs(contest, pair_codes(knees, contest)) if matched else None,
@@ -285,8 +292,9 @@ def _provenance(
         "command": "compare",
         "package_version": __version__,
         "runs": {name: folder.name for name, folder in runs.items()},
-        "runs_sha256": {name: sha256_of(f / PREDICTIONS_FILE) for name, f in runs.items()},
+        "runs_sha256": {name: sha256_of(f / tables.PREDICTIONS_FILE) for name, f in runs.items()},
         "grades": grades.name if grades else None,
+        "grades_sha256": sha256_of(grades / tables.PREDICTIONS_FILE) if grades else None,
         "cohort_sha256": sha256_of(cohort / "cohort.parquet"),
         "folds_sha256": sha256_of(folds),
         **settings.model_dump(mode="json"),

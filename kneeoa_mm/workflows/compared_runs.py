@@ -24,7 +24,7 @@ from kneeoa_mm.model_folder import ModelCard, member_folders, read_model
 from kneeoa_mm.records import KL_CLASSES, UNKNOWN, Outcome
 from kneeoa_mm.run_folder import CONFIG_FILE
 
-PREDICTIONS_FILE, FOLDS_FILE = "predictions.parquet", "folds.parquet"
+FOLDS_FILE = "folds.parquet"
 BASELINE = frozenset(
     {
         *FACTORS,
@@ -45,7 +45,6 @@ _NAME = re.compile(r"^\w+$")
 _GRADE_INPUTS = {"read": ("KL grade as read",), "predicted": ("KL grade as predicted",)}
 """Setting ``kl_input`` to what the model was given."""
 _DISTORTIONS: Mapping[str, tuple[Any, str]] = {
-    "balance": ("none", "knees were balanced for training"),
     "train.augment.mixup": (0.0, "labels were mixed in training"),
 }
 """Setting to its value that leaves risks alone, and what any other value does."""
@@ -157,7 +156,7 @@ def read_grader(folder: Path, fold_of: pd.Series) -> pd.DataFrame:
 
 def _read_unseen(folder: Path, fold_of: pd.Series, column: str) -> pd.DataFrame:
     """Predictions on subjects of the comparison, after proof that each is out of fold."""
-    path = folder / PREDICTIONS_FILE
+    path = folder / tables.PREDICTIONS_FILE
     predictions = tables.read_table(path, tables.PREDICTIONS)
     if column not in predictions:
         predicted = [str(o) for o in Outcome if f"{o}_prob" in predictions]

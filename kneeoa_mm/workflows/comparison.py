@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from kneeoa_mm.analysis.figures import Scored, reliability_bins
 from kneeoa_mm.analysis.results import as_json
 from kneeoa_mm.metrics import (
-    CURVE_THRESHOLDS,
     Metric,
     Resampled,
     UndefinedMetricError,
@@ -22,12 +21,11 @@ from kneeoa_mm.metrics import (
     calibration_in_the_large,
     calibration_slope,
     clustered_aurocs,
-    net_benefit,
+    decision_curves,
     prevalence_within,
     resample,
     scaled_brier,
     threshold_metrics,
-    treat_all,
 )
 
 Array = NDArray[np.float64]
@@ -88,6 +86,10 @@ class Contest:
     def level_of(self, name: str) -> Array:
         """Risks of a model whose level counts."""
         return self.levels.get(name, self.risks[name])
+
+    def decision_curves(self) -> dict[str, Any]:
+        """Of ``metrics.decision_curves``, by risks whose level counts."""
+        return decision_curves(self.events, {name: self.level_of(name) for name in self.risks})
 
 
 def resampled(contest: Contest) -> dict[str, dict[str, Resampled]]:
@@ -169,21 +171,6 @@ def _p_values(contest: Contest, metric: str) -> dict[tuple[str, str], float | No
         for i, first in enumerate(names)
         for j, second in enumerate(names)
         if i != j
-    }
-
-
-def decision_curves(contest: Contest) -> dict[str, Any]:
-    """Net benefit of each model, of treating all and of treating none, over thresholds."""
-
-    def curve(metric_at: Any, risk: Array) -> list[float]:
-        return [round(metric_at(t)(contest.events, risk), 6) for t in CURVE_THRESHOLDS]
-
-    anyone = next(iter(contest.risks.values()))
-    return {
-        "thresholds": list(CURVE_THRESHOLDS),
-        "models": {name: curve(net_benefit, contest.level_of(name)) for name in contest.risks},
-        "treat_all": curve(treat_all, anyone),
-        "treat_none": [0.0] * len(CURVE_THRESHOLDS),
     }
 
 

@@ -12,7 +12,7 @@ from kneeoa_mm.analysis import looks, prespecified
 from kneeoa_mm.analysis.looks import held_out_knees, log_beside, log_look
 from kneeoa_mm.analysis.prespecified import EXPLORATORY, Plan, Prespecified
 from kneeoa_mm.analysis.results import sha256_of
-from kneeoa_mm.workflows.compared_runs import PREDICTIONS_FILE
+from kneeoa_mm.tables import PREDICTIONS_FILE
 
 
 def plan_and_looks(
@@ -27,7 +27,7 @@ def plan_and_looks(
         document: What will be ``compare.json``; figures that the plan does not name are marked.
         plan: What was decided beforehand; None without.
         knees: Rows of the cohort that were judged, with ``split`` where the cohort has one.
-        runs: Name to folder.
+        runs: Name to folder of whatever predicted them, a grader too.
     """
     judged = judge_plan(document, plan) if plan else None
     looks_of = log_looks(document, knees, runs)
@@ -44,9 +44,14 @@ def places_of(document: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]
 
 
 def named_by(plan: Plan) -> list[str]:
-    """Places of the figures of a comparison that a plan names."""
+    """Places of the figures of a comparison that a plan names.
+
+    A comparison is per knee: of a plan of another estimand it has none of the figures.
+    """
     of_model = [f"models.{plan.model}.{metric}" for metric in plan.metrics] if plan.model else []
-    return of_model + [f"differences.{pair}.{plan.primary_metric}" for pair in plan.comparisons]
+    named = of_model + [f"differences.{pair}.{plan.primary_metric}" for pair in plan.comparisons]
+    prefix = f"{plan.estimand}." if plan.estimand != "per_knee" else ""
+    return [prefix + place for place in named]
 
 
 def judge_plan(document: Mapping[str, Any], plan: Prespecified) -> dict[str, Any]:

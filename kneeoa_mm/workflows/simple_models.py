@@ -50,9 +50,17 @@ def simple_models(
         ``kl+grader``, as far as there are columns for them.
 
     Raises:
-        InputError: A training part has one class only.
+        InputError: A training part has one class only, or no grade.
     """
     found = {}
+    _refuse_one_class(events, folds)
+    if not _is_taught(knees["kl_grade"], folds):
+        raise InputError(
+            "There is no KL grade to compare with.",
+            expected="a read grade of some knee in the other folds of each fold",
+            found=f"{int(knees['kl_grade'].notna().sum())} of {len(knees)} knees with a grade",
+            fix="compare in a cohort whose films were graded, or with fewer folds",
+        )
 
     def add(name: str, table: pd.DataFrame, fit: Callable[[Fold], Array], inputs: str) -> None:
         found[name] = SimpleModel(_out_of_fold(table, events, folds, fit), inputs)
@@ -63,12 +71,30 @@ def simple_models(
         add("clinical", knees[clinical], _logistic, f"{words}; logistic regression")
         add("clinical_boosted", knees[clinical], _boosted, f"{words}; gradient boosting")
     add("kl_grade", knees[["kl_grade"]], _logistic, "KL grade as read, as categories")
-    if knees["mjsw_medial_mm"].notna().any():
+    if _is_taught(knees["mjsw_medial_mm"], folds):
         add("mjsw", knees[["mjsw_medial_mm"]], _logistic, "minimum medial joint-space width")
     if grader is not None:
         both = pd.concat([knees[["kl_grade"]], grader], axis=1)
         add("kl+grader", both, _logistic, "KL grade as read and the grader's log-probabilities")
     return found
+
+
+def _refuse_one_class(events: NDArray[np.int64], folds: NDArray[np.int64]) -> None:
+    for fold in np.unique(folds):
+        taught = events[folds != fold]
+        if len(np.unique(taught)) < 2:
+            raise InputError(
+                f"With fold {fold} held out, one class is left to learn from.",
+                expected="events and non-events in the other folds",
+                found=f"{int(taught.sum())} events among {len(taught)} knees",
+                fix="use fewer folds or more subjects",
+            )
+
+
+def _is_taught(column: pd.Series, folds: NDArray[np.int64]) -> bool:
+    """Some knee outside of each fold has a value, so that every training part can learn from it."""
+    known = column.notna().to_numpy(bool)
+    return all(known[folds != fold].any() for fold in np.unique(folds))
 
 
 def _out_of_fold(
@@ -80,13 +106,6 @@ def _out_of_fold(
     risk = np.full(len(table), np.nan)
     for fold in np.unique(folds):
         held_out = folds == fold
-        if len(np.unique(events[~held_out])) < 2:
-            raise InputError(
-                f"With fold {fold} held out, one class is left to learn from.",
-                expected="events and non-events in the other folds",
-                found=f"{int(events[~held_out].sum())} events among {int((~held_out).sum())} knees",
-                fix="use fewer folds or more subjects",
-            )
         risk[held_out] = fit((table[~held_out], events[~held_out], table[held_out]))
     return risk
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -187,8 +188,11 @@ def test_fusion_that_does_not_help_is_said_in_words(study, events, tmp_path):
 def test_only_knees_that_all_runs_predict_are_compared(study, events, tmp_path):
     risk = image_risk(events, seed=2)
     runs = {"a": study.run("whole", risk), "b": study.run("half", risk, rows=slice(0, 100))}
-    document, _ = comparison(study, tmp_path / "out", runs, n_boot=0)
+    document, result = comparison(study, tmp_path / "out", runs, n_boot=0)
     assert document["n"] == 100
+    assert document["left_out"] == {"no_prediction": {"a": 0, "b": len(events) - 100}}
+    told = f"{len(events) - 100} of {len(events)} knees with the outcome lack a prediction of: b"
+    assert any(note.startswith(told) for note in result.notes)
     assert "clinical" not in document["models"]
     assert any("No run was given clinical factors" in note for note in document["notes"])
     assert document["differences"]["a-kl_grade"]["auroc"]["ci_low"] is None
@@ -236,6 +240,45 @@ def test_a_grader_without_runs_is_compared_on_folds_that_are_not_its_own(study, 
     assert document["folds"] == 2
     assert set(document["models"]) == {"kl_grade", "mjsw", "kl+grader"}
     assert document["differences"]["kl+grader-kl_grade"]["auroc"]["ci_low"] > 0
+
+
+def test_persons_whom_the_grader_has_no_fold_of_are_counted(study, events, tmp_path):
+    grader = study.run("half-kl", image_risk(events, seed=2))
+    known = study.folds()[:200]
+    tables.write_table(known, tables.FOLDS, grader / "folds.parquet")
+    document, _ = comparison(study, tmp_path / "out", {}, grades=grader, n_boot=0)
+    absent = ~study.knees["subject_id"].isin(known["subject_id"])
+    assert document["left_out"]["no_prediction"] == {"kl+grader": int(absent.sum())}
+    assert document["n"] == int((~absent).sum())
+
+
+def test_knees_of_one_person_are_a_stratum_without_an_interval(tmp_path):
+    knees = two_knees_a_person(100, seed=6)
+    knees.loc[:1, ["jsl_48m", "kl_grade"]] = [[0, 4], [1, 4]]
+    study = Study(tmp_path, knees)
+    study.write_cohort()
+    risk = image_risk(knees["jsl_48m"].to_numpy(), seed=5)
+    document, _ = comparison(study, tmp_path / "out", {"image": study.run("image", risk)})
+    found = document["models"]["image"]["auroc_kl_4"]
+    assert found["value"] == float(risk[1] > risk[0])
+    assert (found["ci_low"], found["ci_high"]) == (None, None)
+    assert "one person" in found["reason"]
+
+
+def test_widths_that_a_training_part_lacks_stand_beside_nothing(study, events, tmp_path):
+    risk = image_risk(events, seed=2)
+    of_one_fold = study.knees["mjsw_medial_mm"].where(study.knees["fold"] == 0)
+    narrow = Study(tmp_path, study.knees.assign(mjsw_medial_mm=of_one_fold))
+    narrow.write_cohort()
+    document, _ = comparison(narrow, tmp_path / "out", {"a": narrow.run("a", risk)}, n_boot=0)
+    assert set(document["models"]) == {"a", "kl_grade"}
+
+
+def test_a_cohort_without_grades_is_refused(study, events, tmp_path):
+    blank = Study(tmp_path, study.knees.assign(kl_grade=pd.array([pd.NA] * len(events), "Int64")))
+    blank.write_cohort()
+    run = blank.run("a", image_risk(events, seed=2))
+    refused(blank, tmp_path, InputError, "no KL grade", {"image": run})
 
 
 def test_nothing_to_compare_is_refused(study, tmp_path):
@@ -302,6 +345,23 @@ def test_a_plan_names_what_is_confirmatory_and_asks_for_its_comparisons(study, e
     assert document["differences"]["fused-kl_grade"]["brier"]["exploratory"]
 
 
+def test_a_plan_of_figures_per_person_finds_none_of_them_here(study, events, tmp_path):
+    """A comparison is per knee, and its figures answer another question."""
+    (tmp_path / "plan.yaml").write_text(PLAN + "estimand: per_person\n")
+    runs = {"fused": study.run("per-person", image_risk(events, seed=5), factors=FACTORS)}
+    document, _ = comparison(
+        study, tmp_path / "out", runs, prespecified=tmp_path / "plan.yaml", n_boot=0
+    )
+    assert document["prespecified"]["confirmatory"] == []
+    missing = {each["what"] for each in document["prespecified"]["missing"]}
+    assert {
+        "per_person.models.fused.auroc",
+        "per_person.differences.fused-kl_grade.auroc",
+    } <= missing
+    assert document["models"]["fused"]["auroc"]["exploratory"]
+    assert document["differences"]["fused-kl_grade"]["auroc"]["exploratory"]
+
+
 def test_a_plan_of_another_outcome_makes_nothing_confirmatory(study, events, tmp_path):
     (tmp_path / "plan.yaml").write_text("outcome: tkr\nmodel: fused\n")
     runs = {"fused": study.run("other-plan", image_risk(events, seed=5))}
@@ -329,3 +389,10 @@ def test_a_comparison_on_held_out_knees_is_logged_beside_each_run(tmp_path):
     assert second["looks"]["image"]["knees"] == (knees["split"] == "test").sum()
     assert (tmp_path / "image.looks.jsonl").is_file()
     assert any("look 2" in note for note in result.notes)
+    third, _ = comparison(study, tmp_path / "c", {}, grades=study.run("kl", risk), n_boot=0)
+    assert third["looks"]["kl+grader"]["count"] == 1
+    predictions = (tmp_path / "kl" / "predictions.parquet").read_bytes()
+    sha256 = hashlib.sha256(predictions).hexdigest()
+    assert third["provenance"]["grades_sha256"] == sha256
+    line = json.loads((tmp_path / "kl.looks.jsonl").read_text())
+    assert line["predictions_sha256"] == sha256

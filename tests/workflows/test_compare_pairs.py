@@ -7,12 +7,14 @@ import json
 import numpy as np
 import pytest
 from known_runs import Study, image_risk, two_knees_a_person
+from scipy.optimize import minimize
 
 from kneeoa_mm.cohort_spec import read_cohort_spec
 from kneeoa_mm.errors import InputError
 from kneeoa_mm.metrics.calibration import log_odds
 from kneeoa_mm.records import Outcome
 from kneeoa_mm.workflows.compare import compare
+from kneeoa_mm.workflows.simple_models import simple_models
 
 N_PAIRS = 100
 
@@ -26,7 +28,8 @@ def matched(tmp_path_factory):
     knees = knees.assign(
         jsl_48m=case.astype(int),
         fold=pair % 5,
-        kl_grade=np.clip(1 + case + np.arange(len(knees)) % 3 - 1, 0, 3),
+        # higher in cases, but not in every pair
+        kl_grade=case + np.random.default_rng(6).integers(0, 3, len(knees)),
         # the last knees have no partner
         matched_pair=[str(p) if p < N_PAIRS else f"alone {i}" for i, p in enumerate(pair)],
     )
@@ -64,7 +67,34 @@ def test_the_odds_ratio_maximises_the_conditional_likelihood(matched, document):
     found = document["within_pairs"]["models"]["image"]["odds_ratio"]
     assert np.log(found["value"]) == pytest.approx(slope, abs=1e-4)
     assert found["ci_low"] < found["value"] < found["ci_high"]
-    assert "odds_ratio_adjusted_for_kl" in document["within_pairs"]["models"]["image"]
+
+
+def test_beside_the_grade_it_maximises_the_likelihood_of_both(matched, document):
+    """Oracle: scipy's minimum of the conditional likelihood, by the same out-of-fold scores."""
+    knees = matched.knees
+    events = knees["jsl_48m"].to_numpy()
+    grade = simple_models(knees, events, knees["fold"].to_numpy(), factors=(), grader=None)
+    risks = image_risk(events, seed=5, shift=1), grade["kl_grade"].risk
+    scores = np.stack([log_odds(risk[: 2 * N_PAIRS]) for risk in risks], axis=1)
+    gaps = (scores[::2] - scores[1::2]) / scores.std(axis=0)
+    best = minimize(lambda b: np.logaddexp(0, -gaps @ b).sum(), [0, 0], method="BFGS").x
+    found = document["within_pairs"]["models"]["image"]["odds_ratio_adjusted_for_kl"]
+    assert np.log(found["value"]) == pytest.approx(best[0], abs=1e-3)
+    assert found["ci_low"] < found["value"] < found["ci_high"]
+
+
+def test_beside_a_grade_that_pairs_were_matched_on_the_odds_ratio_stays(matched, tmp_path):
+    """Closed form: what does not differ within any pair drops out of the likelihood."""
+    pair = np.arange(len(matched.knees)) // 2
+    alike = Study(tmp_path, matched.knees.assign(kl_grade=pair % 4))
+    alike.write_cohort(sampled_on_outcome="true")
+    run = alike.run("image", image_risk(alike.knees["jsl_48m"].to_numpy(), seed=5, shift=1))
+    out = tmp_path / "out"
+    compare({"image": run}, alike.cohort, out, outcome=Outcome.JSL_48M, n_boot=0)
+    models = json.loads((out / "compare.json").read_text())["within_pairs"]["models"]
+    assert models["image"]["odds_ratio"]["value"] > 1
+    assert models["image"]["odds_ratio_adjusted_for_kl"] == models["image"]["odds_ratio"]
+    assert "does not differ" in models["kl_grade"]["odds_ratio"]["reason"]
 
 
 def test_sampling_on_the_outcome_leaves_ranking_alone(document):
