@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 from kneeoa_mm.errors import InputError, LeakError
 
 _MAX_SUBJECTS_LISTED = 5
+_FOLDS_OF_A_SHARE = 10
+"""So many folds come within three hundredths of any share below a half."""
 
 
 def make_folds(
@@ -82,8 +85,11 @@ def hold_out(subject_ids: ArrayLike, strata: ArrayLike, *, fraction: float, seed
     Raises:
         InputError: There are too few subjects.
     """
-    folds = make_folds(subject_ids, strata, n_folds=max(2, round(1 / fraction)), seed=seed)
-    return set(folds.loc[folds["fold"] == 0, "subject_id"])
+    n_subjects = len(np.unique(np.asarray(subject_ids, dtype=str)))
+    most_folds = max(round(1 / fraction), min(_FOLDS_OF_A_SHARE, n_subjects))
+    share = Fraction(fraction).limit_denominator(most_folds)
+    folds = make_folds(subject_ids, strata, n_folds=share.denominator, seed=seed)
+    return set(folds.loc[folds["fold"] < share.numerator, "subject_id"])
 
 
 def folds_of(

@@ -55,10 +55,15 @@ def test_too_few_subjects_are_refused_with_the_numbers():
         make_folds(["a", "a", "b"], [0, 1, 0], n_folds=3, seed=0)
 
 
-def test_held_out_subjects_are_about_the_fraction():
-    subjects, grades = cohort(100, seed=1)
-    held = hold_out(subjects, grades, fraction=0.2, seed=0)
-    assert 15 <= len(held) <= 25
+@pytest.mark.parametrize("fraction", [0.05, 0.15, 0.2, 0.3, 0.4, 0.47])
+def test_held_out_subjects_are_about_the_fraction(fraction):
+    subjects, grades = cohort(200, seed=1)
+    held = hold_out(subjects, grades, fraction=fraction, seed=0)
+    assert len(held) / 200 == pytest.approx(fraction, abs=0.04)
+
+
+def test_few_subjects_can_be_held_out_too():
+    assert len(hold_out(list("abcd"), [0, 1, 0, 1], fraction=0.3, seed=0)) in {1, 2}
 
 
 def test_a_subject_without_a_fold_is_named():

@@ -72,8 +72,9 @@ def explain(
     asked = sample.knees["knee_id"].iloc[: sample.n_explained]
     notes = untold(sample.ensemble.factors, sample.clinical, asked)
     _refuse_hopeless(sample, config, data)
-    means = MeanMaps(Counter(sample.persons[: sample.n_explained].tolist()))
-    n_readable = int(sample.store.readable[: sample.n_explained].sum())
+    is_readable = sample.store.readable[: sample.n_explained]
+    means = MeanMaps(Counter(sample.persons[: sample.n_explained][is_readable].tolist()))
+    n_readable = int(is_readable.sum())
     run = SaliencyRun(out, config, spaces, read_film, means, n_readable)
     with open_run(out, config_yaml=config.to_yaml(), overwrite=overwrite):
         for index in track(range(sample.n_explained), total=sample.n_explained, label="explain"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -80,6 +81,7 @@ class SaliencyRun:
         self._gaps: list[float] = []
         self._n_checked = self._n_on_film = 0
         self._film_faults: Counter[str] = Counter()
+        self._stems: set[str] = set()
         self._randomised: dict[str, list[Network]] = {}
         self._summary: list[dict[str, Any]] = []
         self.maps: list[dict[str, Any]] = []
@@ -87,7 +89,7 @@ class SaliencyRun:
 
     def add(self, found: ExplainedKnee, groups: list[str]) -> None:
         """Write what belongs to one knee, and count it in the mean maps of ``groups``."""
-        stem = KneeKey.parse(str(found.knee["knee_id"])).file_stem
+        stem = self._take_stem(str(found.knee["knee_id"]))
         told = {voice.member.name: voice.maps for voice in found.voices}
         if len(told) > 1:
             told = {MEAN: found.mean, **told}
@@ -120,6 +122,14 @@ class SaliencyRun:
         self._means.add(found.person, groups, found.grey, found.mean)
         if self._config.check:
             self._check(found)
+
+    def _take_stem(self, knee_id: str) -> str:
+        stem = KneeKey.parse(knee_id).file_stem
+        if stem.casefold() in self._stems:
+            # two identifiers may differ only in what a file name cannot show
+            stem = f"{stem}-{hashlib.sha256(knee_id.encode()).hexdigest()[:8]}"
+        self._stems.add(stem.casefold())
+        return stem
 
     def _draw_where_it_was_taken(self, found: ExplainedKnee, stem: str) -> str:
         """The first method over the whole film, or without a film over the whole knee image."""

@@ -170,3 +170,40 @@ def test_the_grade_that_is_explained_is_the_one_that_is_predicted(folder, write_
     explained = pd.read_csv(tmp_path / "out" / "saliency.csv")
     assert set(explained["kl_grade_pred"]) == {2}
     assert set(explained["target"]) == {"kl_grade_2"}
+
+
+def other_persons(folder, path, subjects):
+    """The first knees, as if they were those of other persons."""
+    table = pd.read_parquet(folder / "knees" / "knees.parquet").iloc[: len(subjects)]
+    images = [str(folder / "knees" / image) for image in table["image_path"]]
+    sides = ["LR"[subjects[:number].count(each)] for number, each in enumerate(subjects)]
+    ids = [f"trial:{subject}:0:{side}" for subject, side in zip(subjects, sides, strict=True)]
+    table.assign(
+        knee_id=ids, subject_id=subjects, laterality=sides, image_path=images, flipped=True
+    ).to_csv(path, index=False)
+    return path
+
+
+def test_identifiers_that_files_cannot_tell_apart_have_files_of_their_own(folder, tmp_path):
+    knees = other_persons(folder, tmp_path / "knees.csv", ["a b", "a_b", "A b"])
+    run(folder, tmp_path / "out", knees=knees)
+    rows = pd.read_csv(tmp_path / "out" / "saliency.csv")
+    for column in ("image", "map", "overlay"):
+        assert rows[column].str.casefold().nunique() == 3
+        assert all((tmp_path / "out" / name).is_file() for name in rows[column])
+
+
+def test_a_knee_that_cannot_be_read_takes_no_weight_from_its_person(folder, tmp_path):
+    knees = other_persons(folder, tmp_path / "knees.csv", ["1", "1", "2"])
+    table = pd.read_csv(knees)
+    table.assign(image_path=table["image_path"].mask([False, True, False], "gone.png")).to_csv(
+        knees, index=False
+    )
+    run(folder, tmp_path / "all", knees=knees)
+    table.iloc[[0, 2]].to_csv(knees, index=False)
+    run(folder, tmp_path / "readable", knees=knees)
+    with (
+        np.load(tmp_path / "all" / "mean_maps.npz") as found,
+        np.load(tmp_path / "readable" / "mean_maps.npz") as expected,
+    ):
+        np.testing.assert_allclose(found["all/image"], expected["all/image"])
