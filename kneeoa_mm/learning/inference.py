@@ -99,7 +99,7 @@ class Ensemble:
         chosen_on = np.array([subjects.isin(each.in_selection(everyone)) for each in known])
         untouched, untrained = ~(seen | chosen_on), ~seen
         scores = np.where(untouched.any(axis=0), untouched, untrained)
-        return np.where(scores.any(axis=0), scores, True), seen.all(axis=0)
+        return np.where(scores.any(axis=0), scores, True), np.all(seen, axis=0)
 
 
 def load_model(folder: Path) -> Model:
@@ -211,22 +211,15 @@ def ask_member(
     network = model.network.to(device).to(memory_format=torch.channels_last)
     rows = np.arange(len(arrays["images"]))
     parts, strangeness = [], []
-    features: list[Tensor] = []
-    watch = network.encoder.register_forward_hook(lambda _, __, found: features.append(found))
-    try:
-        with torch.inference_mode(), enough_memory("close other programs, or add --device cpu"):
-            size = BATCH_SIZES[device]
-            for cpu_batch in Batches(arrays, rows, model.card.preprocessing, batch_size=size):
-                features.clear()
-                batch = {name: value.to(device) for name, value in cpu_batch.items()}
-                seen = [
-                    to_probabilities(network(batch | {"images": view}))
-                    for view in views.of(batch["images"])
-                ]
-                parts.append(torch.stack(seen).mean(dim=0).cpu())
-                strangeness.append(_strangeness(model, features[0]))
-    finally:
-        watch.remove()
+    with torch.inference_mode(), enough_memory("close other programs, or add --device cpu"):
+        size = BATCH_SIZES[device]
+        for cpu_batch in Batches(arrays, rows, model.card.preprocessing, batch_size=size):
+            batch = {name: value.to(device) for name, value in cpu_batch.items()}
+            # the image itself is the first of its views
+            features = [network.encoder(view) for view in views.of(batch["images"])]
+            seen = [to_probabilities(network.heads(each, batch)) for each in features]
+            parts.append(torch.stack(seen).mean(dim=0).cpu())
+            strangeness.append(_strangeness(model, features[0]))
     if not parts:
         return Answers(np.zeros((0, len(model.card.outputs))), np.zeros(0))
     return Answers(torch.cat(parts).double().numpy(), np.concatenate(strangeness))

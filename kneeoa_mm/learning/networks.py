@@ -46,7 +46,11 @@ class KLNetwork(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Scores and logits of the grades of ``images`` (B, 1, S, S)."""
-        return _grades(self.kl_head, self.dropout(self.encoder(batch["images"])))
+        return self.heads(self.encoder(batch["images"]), batch)
+
+    def heads(self, features: Tensor, _: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What follows the encoder; see :meth:`forward`."""
+        return _grades(self.kl_head, self.dropout(features))
 
 
 class Branch(nn.Module):
