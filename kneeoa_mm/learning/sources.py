@@ -11,6 +11,7 @@ import pandas as pd
 from kneeoa_mm import tables
 from kneeoa_mm.errors import InputError
 from kneeoa_mm.folds import refuse_shared_subjects
+from kneeoa_mm.progress import say
 from kneeoa_mm.records import UNKNOWN, KLGrade, KneeKey, Laterality, subject_and_side
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
@@ -121,8 +122,8 @@ def _read_folder(folder: Path, *, allow_ungrouped: bool, grades_optional: bool) 
             where=folder,
         )
     rows = [_row(image, folder) for image in images]
-    if grades_optional and any(row["kl_grade"] not in _GRADES for row in rows):
-        rows = [row | {"kl_grade": None} for row in rows]
+    if grades_optional:
+        rows = _graded_or_not(rows)
     _refuse_impossible_grades(rows, folder)
     if not allow_ungrouped:
         _refuse_nameless(rows, folder)
@@ -158,6 +159,14 @@ def _row(image: Path, folder: Path) -> dict[str, object]:
 def _own_subject(image: Path) -> str:
     """A subject for an image whose name tells none, such as 1.png, which each folder may have."""
     return re.sub("[/:]", "_", image.with_suffix("").as_posix())
+
+
+def _graded_or_not(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    """The rows with their grades if all folders are grades, else without any."""
+    strange = [row["image_path"] for row in rows if row["kl_grade"] not in _GRADES]
+    if strange and len(strange) < len(rows):
+        say(f"no folder is taken for a grade, since not all are grades: {strange[0]} is in none")
+    return [row | {"kl_grade": None} for row in rows] if strange else rows
 
 
 def _refuse_impossible_grades(rows: list[dict[str, object]], folder: Path) -> None:

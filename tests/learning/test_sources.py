@@ -66,13 +66,15 @@ def test_images_of_one_name_in_several_folders_are_persons_of_their_own(tmp_path
     assert knees["knee_id"].tolist()[3] == "-:val_0_a_1:-:-"
 
 
-def test_to_predict_numbers_of_folders_are_grades_only_where_all_are(tmp_path):
+def test_to_predict_numbers_of_folders_are_grades_only_where_all_are(tmp_path, capsys):
     put(tmp_path / "years", "2/1L.png", "2024/2L.png")
     put(tmp_path / "2023", "3L.png")
     put(tmp_path / "mixed", "2/4L.png", "5L.png")
     put(tmp_path / "graded", "2/6L.png", "val/0 none/7L.png")
-    for name in ("years", "2023", "mixed"):
+    for name, doubtful in (("years", "2024/2L.png"), ("2023", ""), ("mixed", "5L.png")):
         assert "kl_grade" not in read_knees(tmp_path / name, grades_optional=True), name
+        said = capsys.readouterr().err
+        assert (doubtful in said) if doubtful else said == ""
     graded = read_knees(tmp_path / "graded", grades_optional=True)
     assert graded["kl_grade"].tolist() == [2, 0]
     with pytest.raises(InputError, match="folders 0 to 4"):
