@@ -3,6 +3,7 @@
 import ast
 import itertools
 import re
+import runpy
 import tomllib
 
 import pytest
@@ -123,9 +124,19 @@ def test_the_same_licences_everywhere_each_with_its_text(repository, project):
     citation = yaml.safe_load((repository / "CITATION.cff").read_text())
     assert project["license"].split(" AND ") == citation["license"]
     texts = [" ".join((repository / path).read_text().split()) for path in project["license-files"]]
-    starts = {"Apache-2.0": "Apache License Version 2.0", "AGPL-3.0-only": "GNU AFFERO GENERAL"}
+    starts = {
+        "Apache-2.0": "Apache License Version 2.0",
+        "AGPL-3.0-only": "GNU AFFERO GENERAL",
+        "CC-BY-4.0": "Attribution 4.0 International",
+    }
     for licence, text in zip(citation["license"], texts, strict=True):
         assert text.startswith(starts[licence])
+
+
+def test_the_table_of_graders_is_that_of_the_committed_figures(repository):
+    table = runpy.run_path(str(repository / "benchmarks" / "grading_table.py"))["table"]
+    files = sorted((repository / "docs" / "results").glob("kl-*/metrics.json"), key=str)
+    assert table(files) in (repository / "docs" / "results.md").read_text()
 
 
 def locked(lock):
