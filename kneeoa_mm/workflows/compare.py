@@ -120,7 +120,7 @@ def compare(
     knees["fold"] = folds_of(knees["subject_id"], tables.read_table(fold_file, tables.FOLDS))
     fold_of = knees.drop_duplicates("subject_id").set_index("subject_id")["fold"]
     read = {name: read_run(folder, settings.outcome, fold_of) for name, folder in runs.items()}
-    grader = read_grader(grades, fold_of) if grades else None
+    grader = read_grader(grades, fold_of, knees) if grades else None
     predicted = {name: run.risk.index for name, run in read.items()}
     if grader is not None:
         predicted["kl+grader"] = grader.index

@@ -21,7 +21,7 @@ from kneeoa_mm.config import read_yaml_mapping
 from kneeoa_mm.errors import InputError, LeakError
 from kneeoa_mm.learning.clinical import ClinicalEncoding
 from kneeoa_mm.model_folder import ModelCard, member_folders, read_model
-from kneeoa_mm.records import KL_CLASSES, UNKNOWN, Outcome
+from kneeoa_mm.records import KL_CLASSES, UNKNOWN, KneeKey, Outcome
 from kneeoa_mm.run_folder import CONFIG_FILE
 
 FOLDS_FILE = "folds.parquet"
@@ -130,7 +130,7 @@ def read_run(folder: Path, outcome: Outcome, fold_of: pd.Series) -> ComparedRun:
     return ComparedRun(risk, factors, inputs, _distortions(settings))
 
 
-def read_grader(folder: Path, fold_of: pd.Series) -> pd.DataFrame:
+def read_grader(folder: Path, fold_of: pd.Series, knees: pd.DataFrame) -> pd.DataFrame:
     """Log-probabilities of the grades by ``knee_id``, out of fold, of a run of ``pretrain-kl``.
 
     Its folds may be others than those of the comparison: what the simple model learns about the
@@ -139,6 +139,7 @@ def read_grader(folder: Path, fold_of: pd.Series) -> pd.DataFrame:
     Args:
         folder: The run.
         fold_of: Fold of each subject of the comparison.
+        knees: Rows of the cohort.
 
     Raises:
         InputError: There is no such run.
@@ -149,9 +150,19 @@ def read_grader(folder: Path, fold_of: pd.Series) -> pd.DataFrame:
     if own.is_file():
         folds = tables.read_table(own, tables.FOLDS).set_index("subject_id")["fold"]
         fold_of = folds[folds.index.isin(fold_of.index)]
-    predictions = _read_unseen(folder, fold_of, columns[0])
+    predictions = _as_in_cohort(_read_unseen(folder, fold_of, columns[0]), knees)
     probabilities = predictions.set_index("knee_id")[columns].dropna()
     return np.log(probabilities.clip(lower=1e-6)).add_prefix("log_")
+
+
+def _as_in_cohort(predictions: pd.DataFrame, knees: pd.DataFrame) -> pd.DataFrame:
+    """Predictions with the ids of a cohort, where images in a folder told person and side alone."""
+    keys = predictions["knee_id"].map(KneeKey.parse)
+    from_folder = keys.map(lambda key: key.cohort is None and key.months is None and key.copy == 1)
+    side = ["subject_id", "laterality"]
+    known = knees.reset_index(drop=True)[[*side, "knee_id"]].drop_duplicates(side, keep=False)
+    named = predictions[from_folder].drop(columns="knee_id").merge(known, on=side)
+    return pd.concat([predictions[~from_folder], named], ignore_index=True)
 
 
 def _read_unseen(folder: Path, fold_of: pd.Series, column: str) -> pd.DataFrame:

@@ -281,6 +281,20 @@ def test_a_cohort_without_grades_is_refused(study, events, tmp_path):
     refused(blank, tmp_path, InputError, "no KL grade", {"image": run})
 
 
+def test_a_grader_of_a_folder_of_images_is_known_by_person_and_side(study, events, tmp_path):
+    grades = np.outer(image_risk(events, seed=3), [-0.1, -0.05, 0, 0.05, 0.1]) + 0.2
+    columns = {f"kl_prob_{grade}": grades[:, grade] for grade in range(5)}
+    named = study.run("named-kl", image_risk(events, seed=2), columns=columns)
+    ids = [f"-:{row.subject_id}:-:{row.laterality}" for row in study.knees.itertuples()]
+    unnamed = study.run(
+        "unnamed-kl", image_risk(events, seed=2), columns=columns | {"knee_id": ids}
+    )
+    first, _ = comparison(study, tmp_path / "first", {}, grades=named)
+    second, _ = comparison(study, tmp_path / "second", {}, grades=unnamed)
+    assert second["n"] == first["n"] == len(events)
+    assert second["models"] == first["models"]
+
+
 def test_nothing_to_compare_is_refused(study, tmp_path):
     refused(study, tmp_path, InputError, "nothing to compare", {})
 
