@@ -270,7 +270,8 @@ def test_a_model_is_never_replaced_by_its_own_export(run, tmp_path, form):
 def test_starting_weights_are_named_without_their_folder(run, tmp_path):
     copy = tmp_path / "kl"
     shutil.copytree(run, copy)
-    (copy / "config.yaml").write_text("members: [{weights: /home/somebody/start.safetensors}]\n")
+    start = tmp_path / "start.safetensors"
+    (copy / "config.yaml").write_text(f"members: [{{weights: {start}}}]\n")
     export(copy, tmp_path / "out", form="safetensors")
     assert (
         tmp_path / "out" / "config.yaml"

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib import metadata
 
 import numpy as np
 import pandas as pd
@@ -147,7 +148,7 @@ def test_without_a_choice_the_last_epoch_is_kept_and_every_fold_is_tested(graded
         known = member.card.seen_subjects.in_training(subjects)
         assert 0.6 * len(subjects) <= len(known) <= 0.7 * len(subjects)
     assert len(predictions) == len(read_knees(graded_folder))
-    assert {member.card.software["torch"] for member in members} == {torch.__version__}
+    assert {member.card.software["torch"] for member in members} == {metadata.version("torch")}
 
 
 def test_the_averaged_weights_are_the_ones_that_are_kept(graded_folder, tmp_path):
