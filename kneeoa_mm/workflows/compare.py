@@ -121,9 +121,7 @@ def compare(
     fold_of = knees.drop_duplicates("subject_id").set_index("subject_id")["fold"]
     read = {name: read_run(folder, settings.outcome, fold_of) for name, folder in runs.items()}
     grader = read_grader(grades, fold_of, knees) if grades else None
-    predicted = {name: run.risk.index for name, run in read.items()}
-    if grader is not None:
-        predicted["kl+grader"] = grader.index
+    predicted = _predicted(read, grader)
     lacking = {name: int((~knees.index.isin(ids)).sum()) for name, ids in predicted.items()}
     n_with_outcome = len(knees)
     knees = _in_common(knees, predicted, settings.outcome)
@@ -141,12 +139,7 @@ def compare(
     looked_at = {**runs, "kl+grader": grades} if grades else runs
     with open_run(out, config_yaml=settings.to_yaml(), overwrite=overwrite) as run:
         document |= plan_and_looks(document, plan, knees, looked_at)
-        lines = comparison_output.rows(document)
-        write_csv(lines, comparison_output.columns(lines), run / "compare.csv")
-        write_text(run / "compare.md", comparison_output.markdown(document))
-        save(comparison_output.draw(document, contest, simple), run / FIGURES_FOLDER, "comparison")
-        # last, so that a folder that has it is whole
-        write_json(run / COMPARE_FILE, document)
+        _write(run, document, contest, simple)
     return StageResult(
         command="compare",
         out=out,
@@ -161,6 +154,23 @@ def compare(
         notes=(*document["verdict"], *document["notes"]),
         next_step=f"kneeoa-mm report {out} --out report.html",
     )
+
+
+def _predicted(runs: Mapping[str, ComparedRun], grader: pd.DataFrame | None) -> dict[str, pd.Index]:
+    """The knees that each run, and the grader, predicts."""
+    found = {name: run.risk.index for name, run in runs.items()}
+    return found if grader is None else found | {"kl+grader": grader.index}
+
+
+def _write(
+    run: Path, document: Mapping[str, Any], contest: Contest, simple: Mapping[str, SimpleModel]
+) -> None:
+    lines = comparison_output.rows(document)
+    write_csv(lines, comparison_output.columns(lines), run / "compare.csv")
+    write_text(run / "compare.md", comparison_output.markdown(document))
+    save(comparison_output.draw(document, contest, simple), run / FIGURES_FOLDER, "comparison")
+    # last, so that a folder that has it is whole
+    write_json(run / COMPARE_FILE, document)
 
 
 def _knees_with(outcome: Outcome, cohort: Path) -> pd.DataFrame:
