@@ -24,7 +24,7 @@ class Batches:
     in evaluation every row has exactly one process.
 
     Instead of ``images`` there may be ``features`` (n, V, D) of V views of each: training meets a
-    view drawn anew each time, evaluation the first, which is the image itself.
+    view drawn anew each time, evaluation the first, which is the image itself, unless it wants all.
 
     Args:
         arrays: Name to tensor; ``images`` are bytes (n, S, S), all others have n rows.
@@ -37,6 +37,7 @@ class Batches:
             are rows); None draws each once.
         seed: Seeds of order and augmentation.
         share: Number of this process, from 0, and how many there are.
+        all_views: Keep features as (B, V, D).
         device: Where images are normalised and varied; the draws are those of the CPU everywhere.
     """
 
@@ -51,6 +52,7 @@ class Batches:
         weights: Tensor | None = None,
         seed: tuple[int, ...] = (),
         share: tuple[int, int] = (0, 1),
+        all_views: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
         self._arrays = arrays
@@ -64,6 +66,7 @@ class Batches:
         self._augment = augment
         self._weights = weights
         self._seed = seed
+        self._all_views = all_views
         self._device = torch.device(device)
 
     def __len__(self) -> int:
@@ -99,7 +102,7 @@ class Batches:
             }
             # drawn for the whole batch, so that it does not matter who shares it
             drawn = stop - start
-            if "features" in batch:
+            if "features" in batch and not self._all_views:
                 view = self._views(drawn, batch["features"].shape[1], generator)[mine]
                 batch["features"] = batch["features"][torch.arange(len(rows)), view]
             if "images" in batch:

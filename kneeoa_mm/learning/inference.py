@@ -199,8 +199,8 @@ def ask_member(
 
     Args:
         model: The member.
-        arrays: ``images`` as bytes (n, S, S), prepared by this model's contract, and the
-            ``further_inputs`` that it wants.
+        arrays: ``images`` as bytes (n, S, S), prepared by this model's contract, or the encoder's
+            ``features`` (n, V, D) of those views, and the ``further_inputs`` that it wants.
         device: ``auto``, ``cpu`` or ``cuda``.
         views: What to average probabilities over; familiar or not is the image itself.
 
@@ -209,14 +209,19 @@ def ask_member(
     """
     device = choose_device(device)
     network = model.network.to(device).to(memory_format=torch.channels_last)
-    rows = np.arange(len(arrays["images"]))
+    rows = np.arange(len(next(iter(arrays.values()))))
     parts, strangeness = [], []
     with torch.inference_mode(), enough_memory("close other programs, or add --device cpu"):
         size = BATCH_SIZES[device]
-        for cpu_batch in Batches(arrays, rows, model.card.preprocessing, batch_size=size):
+        contract = model.card.preprocessing
+        for cpu_batch in Batches(arrays, rows, contract, batch_size=size, all_views=True):
             batch = {name: value.to(device) for name, value in cpu_batch.items()}
             # the image itself is the first of its views
-            features = [network.encoder(view) for view in views.of(batch["images"])]
+            features = (
+                list(batch["features"].unbind(dim=1))
+                if "features" in batch
+                else [network.encoder(view) for view in views.of(batch["images"])]
+            )
             seen = [to_probabilities(network.heads(each, batch)) for each in features]
             parts.append(torch.stack(seen).mean(dim=0).cpu())
             strangeness.append(_strangeness(model, features[0]))

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from safetensors.torch import save
+from torch import Tensor
 
 from kneeoa_mm import tables
 from kneeoa_mm.errors import InputError, LeakError
@@ -26,6 +27,7 @@ from kneeoa_mm.learning.familiarity import Familiarity
 from kneeoa_mm.learning.features import cached_features
 from kneeoa_mm.learning.fitting import fit
 from kneeoa_mm.learning.inference import (
+    CHECKPOINTS_FOLDER,
     ENSEMBLE_FILE,
     Model,
     assemble,
@@ -112,7 +114,7 @@ def train_run(
         _train_member(plan, subjects, config_digest, out, views=voting.views, device=device)
         for plan in plans
     ]
-    reported, probabilities = _reported(plans, models, knees, voting.views, device=device)
+    reported, probabilities = _reported(plans, models, knees, out, voting.views, device=device)
     taught = _calibrate(reported, probabilities, voting.sets)
     calibrations = taught.of_knee if taught else [Calibration()] * len(reported)
     names = models[0].card.outputs
@@ -144,7 +146,7 @@ def train_run(
     # last, for it says that the run is whole
     rules = _rules(voting, taught, part, reported)
     outputs["model"] = write_json(out / ENSEMBLE_FILE, rules.model_dump(mode="json")).parent
-    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    shutil.rmtree(out / CHECKPOINTS_FOLDER, ignore_errors=True)
     return predictions, outputs
 
 
@@ -184,15 +186,11 @@ def _train_member(
         kept = load_model(folder)
         _refuse_seen(kept, split, subjects)
         return kept
-    checkpoints = out / "checkpoints" / job.name
+    checkpoints = out / CHECKPOINTS_FOLDER / job.name
     checkpoints.mkdir(parents=True, exist_ok=True)
     with enough_memory("lower train.batch_size, or the member's image_size_px"):
         if plan.frozen_encoder:
-            features = cached_features(
-                job, plan.frozen_encoder, checkpoints.parent, views, device=choose_device(device)
-            )
-            labels = {name: each for name, each in job.arrays.items() if name != "images"}
-            job = replace(job, arrays=labels | {"features": features}, image_file=None)
+            job = replace(job, arrays=_on_features(plan, out, views, device), image_file=None)
         record = fit(job, checkpoints, device=device)
     write_history(pd.DataFrame(record.history), folder / HISTORY_FILE)
     known = _familiar(plan, job, device=choose_device(device))
@@ -213,6 +211,16 @@ def _train_member(
     state = {name: value.contiguous() for name, value in job.network.state_dict().items()}
     write_model(folder, card, save(state))
     return load_model(folder)
+
+
+def _on_features(plan: Plan, out: Path, views: Views, device: str) -> dict[str, Tensor]:
+    """The arrays of a job whose encoder is frozen, with features (n, V, D) instead of images."""
+    folder = out / CHECKPOINTS_FOLDER
+    features = cached_features(
+        plan.job, plan.frozen_encoder, folder, views, device=choose_device(device)
+    )
+    others = {name: each for name, each in plan.job.arrays.items() if name != "images"}
+    return others | {"features": features}
 
 
 def _refuse_seen(kept: Model, split: Split, subjects: pd.Series) -> None:
@@ -264,7 +272,13 @@ def write_history(history: pd.DataFrame, path: Path) -> Path:
 
 
 def _reported(
-    plans: list[Plan], models: list[Model], knees: pd.DataFrame, views: Views, *, device: str
+    plans: list[Plan],
+    models: list[Model],
+    knees: pd.DataFrame,
+    out: Path,
+    views: Views,
+    *,
+    device: str,
 ) -> tuple[pd.DataFrame, NDArray[np.float64]]:
     """What the run reports: each split's members on the rows that the split holds out.
 
@@ -277,7 +291,10 @@ def _reported(
     folds = pd.Series(pd.NA, index=range(len(knees)), dtype="Int64")
     for number, (plan, model) in enumerate(zip(plans, models, strict=True)):
         rows = plan.split.report
-        part = {name: values[rows] for name, values in plan.job.arrays.items()}
+        arrays = plan.job.arrays
+        if plan.frozen_encoder:
+            arrays = _on_features(plan, out, views, device)
+        part = {name: values[rows] for name, values in arrays.items()}
         probabilities[number, rows] = predict_member(model, part, device=device, views=views)
         folds.iloc[rows] = pd.NA if plan.split.fold is None else plan.split.fold
     rows = np.unique(np.concatenate([plan.split.report for plan in plans]))

@@ -17,7 +17,7 @@ from kneeoa_mm.learning.conformal import SetRule
 from kneeoa_mm.learning.fitting import check_precision
 from kneeoa_mm.learning.framing import framing_notes
 from kneeoa_mm.learning.heads import head_of
-from kneeoa_mm.learning.inference import ImageStore
+from kneeoa_mm.learning.inference import CHECKPOINTS_FOLDER, ImageStore
 from kneeoa_mm.learning.job import Job, Metrics, Outputs
 from kneeoa_mm.learning.losses import GradeLoss, grade_targets, grade_weights
 from kneeoa_mm.learning.members import (
@@ -95,7 +95,7 @@ def pretrain_kl(
 
     with open_run(out, config_yaml=config.to_yaml(), overwrite=overwrite, resume=resume):
         inputs.write(out)
-        store = ImageStore(knees, cache=out / "checkpoints")
+        store = ImageStore(knees, cache=out / CHECKPOINTS_FOLDER)
         plans = _plans(knees, splits, networks, store, config)
         predictions, outputs = train_run(
             plans,

@@ -14,7 +14,13 @@ from kneeoa_mm.learning.clinical import ClinicalEncoding
 from kneeoa_mm.learning.fitting import check_precision
 from kneeoa_mm.learning.framing import framing_notes
 from kneeoa_mm.learning.heads import check_head
-from kneeoa_mm.learning.inference import Ensemble, ImageStore, Model, load_ensemble
+from kneeoa_mm.learning.inference import (
+    CHECKPOINTS_FOLDER,
+    Ensemble,
+    ImageStore,
+    Model,
+    load_ensemble,
+)
 from kneeoa_mm.learning.job import Job, Metrics, Outputs
 from kneeoa_mm.learning.losses import GradeLoss
 from kneeoa_mm.learning.members import (
@@ -99,7 +105,7 @@ def train_jsl(
 
     with open_run(out, config_yaml=config.to_yaml(), overwrite=overwrite, resume=resume):
         inputs.write(out)
-        store = ImageStore(joined, cache=out / "checkpoints")
+        store = ImageStore(joined, cache=out / CHECKPOINTS_FOLDER)
         plans = [
             _plan(joined, split, source, store, factors, config)
             for split, source in zip(splits, encoders, strict=True)

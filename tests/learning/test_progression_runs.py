@@ -18,6 +18,7 @@ from kneeoa_mm.learning.inference import load_ensemble, predict_knees
 from kneeoa_mm.learning.sources import read_knees
 from kneeoa_mm.learning.study import refuse_other_horizon
 from kneeoa_mm.learning.train_jsl import train_jsl
+from kneeoa_mm.learning.views import Views
 from kneeoa_mm.metrics import auroc
 from kneeoa_mm.settings import TrainJSLConfig
 
@@ -180,7 +181,9 @@ def test_features_in_a_folder_of_their_own_serve_the_next_run(study, tmp_path, m
     monkeypatch.setenv(features.FEATURES_FOLDER, str(tmp_path / "features"))
     jsl(study, tmp_path / "first", *FACTORS, "train.epochs=1")
     assert len(list((tmp_path / "features").iterdir())) == 3
+    # no image is encoded again, neither to learn nor to report
     monkeypatch.setattr(features, "encode", None)
+    monkeypatch.setattr(Views, "of", None)
     jsl(study, tmp_path / "second", *FACTORS, "train.epochs=1")
     pd.testing.assert_frame_equal(reported(tmp_path / "first"), reported(tmp_path / "second"))
 
