@@ -144,6 +144,13 @@ def dataset(values: NDArray[np.integer], *, bits: int = 12, **elements: Any) -> 
     return film
 
 
+def code(meaning: str) -> list[Dataset]:
+    """A sequence of one code, of which only the meaning is filled in."""
+    item = Dataset()
+    item.CodeMeaning = meaning
+    return [item]
+
+
 def write(film: Dataset, path: Path, *, syntax: str = ExplicitVRLittleEndian) -> Path:
     """Write a film in a transfer syntax and return ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)

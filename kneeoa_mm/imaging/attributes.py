@@ -69,6 +69,13 @@ class Attributes:
             return ()
         return numbers if np.isfinite(numbers).all() else ()
 
+    def meaning(self, keyword: str) -> str | None:
+        """Code Meaning (0008,0104) of the first item of a sequence of codes; None as in text."""
+        try:
+            return Attributes(self._dataset.get(keyword)[0]).text("CodeMeaning")
+        except Exception:
+            return None
+
     def lut(self, keyword: str) -> Lut | None:
         """The first look-up table of a sequence; None where there is no sequence.
 

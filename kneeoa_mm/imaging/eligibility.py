@@ -78,12 +78,13 @@ def refuse_size(rows: int, columns: int, max_pixels: int) -> None:
 
 
 def shows_another_part(header: Attributes) -> bool:
-    """Whether Body Part Examined (0018,0015) rules out a knee.
+    """Whether Body Part Examined (0018,0015) or the Anatomic Region (0008,2218) rules out a knee.
 
     A word that is no known body part rules nothing out, and neither does another part where a
     description of the film speaks of a knee: technicians pick the part from a list in haste.
     """
-    part = re.sub("[^A-Z]+", " ", (header.text("BodyPartExamined") or "").upper())
+    stated = (header.text("BodyPartExamined"), header.meaning("AnatomicRegionSequence"))
+    part = re.sub("[^A-Z]+", " ", " ".join(filter(None, stated)).upper())
     if _WITH_KNEE.search(part) or not _OTHER_PART.search(part):
         return False
     described = (header.text(name) for name in _DESCRIPTIONS)

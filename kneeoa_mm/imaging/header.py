@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 
@@ -13,15 +14,24 @@ from kneeoa_mm.records import Laterality, Photometric, PixelSpacing, SpacingSour
 LEAST_SPACING_MM, LARGEST_SPACING_MM = 0.02, 1.0
 """Radiography detectors and film digitisers lie well within; anything else is a mistake."""
 _LARGEST_MAGNIFICATION = 2.0
+_ROUNDING = 1e-3
 _AT_DETECTOR = ("ImagerPixelSpacing", "NominalScannedPixelSpacing")
 _FOR_PROCESSING_CLASS = "1.2.840.10008.5.1.4.1.1.1.1.1"
 _DAYS_PER_MONTH = 365.25 / 12
 
 _SIDES = {"R": {Laterality.RIGHT}, "L": {Laterality.LEFT}, "B": set(Laterality)}
 _FIXED_FLEXION = re.compile(r"fixed[ _-]*flexion|\bPA[ _-]*FF\b|synaflexer", re.IGNORECASE)
-_SKYLINE = re.compile(r"skyline|sunrise|merchant|laurin", re.IGNORECASE)
-_LATERAL = re.compile(r"\blat(eral)?\b", re.IGNORECASE)
-_LATERAL_POSITIONS = {"LL", "RL", "LLD", "RLD", "LM", "ML", "LAT", "LATERAL"}
+_PROJECTIONS = {
+    name: re.compile(f"(?<![a-z])({words})(?![a-z])", re.IGNORECASE)
+    for name, words in {
+        "AP": "AP|antero-?posterior",
+        "PA": "PA|postero-?anterior",
+        "LATERAL": "lat(eral)?|medio-?lateral|latero-?medial",
+        "SKYLINE": "skyline|sunrise|merchant|laurin",
+    }.items()
+}
+_FRONTAL = {"AP", "PA"}
+_LATERAL_POSITIONS = {"LL", "RL", "LLD", "RLD", "LM", "ML"}
 
 
 def read_grey_scale(header: Attributes) -> tuple[GreyScale, list[QCFlag]]:
@@ -103,7 +113,7 @@ def read_spacing(
     """Millimetres of a film, with where they come from; never an invented value.
 
     Pixel Spacing (0028,0030) is calibrated, unless it only repeats Imager Pixel Spacing
-    (0018,1164) without a Pixel Spacing Calibration Type (0028,0A02) (DICOM PS3.3 10.7.1.3).
+    (0018,1164), as closely as writers round it, without a Pixel Spacing Calibration Type (0028,0A02) (DICOM PS3.3 10.7.1.3).
     Imager Pixel Spacing is at the detector; it is divided by the Estimated Radiographic
     Magnification Factor (0018,1114) where that is given. Nominal Scanned Pixel Spacing
     (0018,2010) is on the sheet that was digitised, which lay where a detector lies now.
@@ -117,7 +127,7 @@ def read_spacing(
     plane = valid.get("PixelSpacing")
     detector = next((pair for name in _AT_DETECTOR if (pair := valid.get(name))), None)
     is_calibrated = header.text("PixelSpacingCalibrationType") is not None
-    if plane and (is_calibrated or plane != detector):
+    if plane and (is_calibrated or not _is_repeated(plane, detector)):
         return plane, SpacingSource.CALIBRATED, flags
     if detector is None:
         return None, SpacingSource.NONE, flags
@@ -128,6 +138,13 @@ def read_spacing(
         return detector, SpacingSource.DETECTOR, [QCFlag.SPACING_INVALID]
     in_patient = PixelSpacing(*(distance_mm / magnification[0] for distance_mm in detector))
     return in_patient, SpacingSource.DETECTOR, flags
+
+
+def _is_repeated(plane: PixelSpacing, detector: PixelSpacing | None) -> bool:
+    return detector is not None and all(
+        math.isclose(one_mm, other_mm, rel_tol=_ROUNDING)
+        for one_mm, other_mm in zip(plane, detector, strict=True)
+    )
 
 
 def user_spacing(spacing_mm: float | None) -> tuple[PixelSpacing | None, SpacingSource]:
@@ -163,25 +180,36 @@ def read_sides(header: Attributes) -> tuple[frozenset[Laterality], list[QCFlag]]
 
 
 def read_view(header: Attributes) -> View:
-    """Projection by View Position (0018,5101) and the description of series or study.
+    """Projection by View Position (0018,5101), else View Code (0054,0220), else Series Description.
 
-    A PA film is called PA_FIXED_FLEXION only where a description says so. Where neither View
-    Position nor a description tells, a film along whose rows Patient Orientation (0020,0020) runs
-    to the front or the back is a lateral one.
+    The description of the study names every film that was taken, so no projection is read from it.
+    A PA film is called PA_FIXED_FLEXION only where a description says so, be it the study's. Where
+    nothing names one kind of projection alone, a film along whose rows Patient Orientation
+    (0020,0020) runs to the front or the back is a lateral one.
     """
-    position = (header.text("ViewPosition") or "").upper()
-    described = (header.text(name) for name in ("SeriesDescription", "StudyDescription"))
-    description = " ".join(text for text in described if text)
-    if _SKYLINE.search(description):
-        return View.SKYLINE
-    runs_front_to_back = (header.text("PatientOrientation") or "").upper()[:1] in {"A", "P"}
-    if position in _LATERAL_POSITIONS or (
-        not position and (_LATERAL.search(description) or runs_front_to_back)
-    ):
+    series, study = (header.text(name) or "" for name in ("SeriesDescription", "StudyDescription"))
+    named = _named_projections(header, series)
+    frontal, others = named & _FRONTAL, named - _FRONTAL
+    if others and not frontal:
+        return View.SKYLINE if "SKYLINE" in others else View.LATERAL
+    is_open = not frontal or bool(others)
+    if is_open and (header.text("PatientOrientation") or "").upper()[:1] in {"A", "P"}:
         return View.LATERAL
-    if position in {"PA", ""} and _FIXED_FLEXION.search(description):
+    if named <= {"PA"} and _FIXED_FLEXION.search(f"{series} {study}"):
         return View.PA_FIXED_FLEXION
-    return View.AP if position == "AP" else View.UNKNOWN
+    return View.AP if named == {"AP"} else View.UNKNOWN
+
+
+def _named_projections(header: Attributes, series: str) -> set[str]:
+    """What the first source that names any projection names; a text may name several."""
+    position = (header.text("ViewPosition") or "").upper()
+    if position in _LATERAL_POSITIONS:
+        return {"LATERAL"}
+    for text in (position, header.meaning("ViewCodeSequence") or "", series):
+        named = {name for name, words in _PROJECTIONS.items() if words.search(text)}
+        if named:
+            return named
+    return set()
 
 
 def read_months(

@@ -51,6 +51,24 @@ def test_knees_legs_and_unknown_words_pass(part: str | None) -> None:
     assert not shows_another_part(_attributes(BodyPartExamined=part))
 
 
+@pytest.mark.parametrize(
+    ("part", "region", "is_other"),
+    [
+        (None, "Hand", True),
+        (None, "Upper limb", True),
+        (None, "Knee joint", False),
+        ("HAND", "Knee joint", False),
+        ("EXTREMITY", "Foot", True),
+    ],
+)
+def test_the_code_of_the_region_speaks_like_the_part(
+    part: str | None, region: str, is_other: bool
+) -> None:
+    """Newer devices fill in the code and leave Body Part Examined empty."""
+    header = _attributes(BodyPartExamined=part, AnatomicRegionSequence=phantoms.code(region))
+    assert shows_another_part(header) is is_other
+
+
 @pytest.mark.parametrize("keyword", ["SeriesDescription", "StudyDescription", "ProtocolName"])
 def test_a_description_that_speaks_of_knees_outweighs_the_part(keyword: str) -> None:
     header = {"BodyPartExamined": "HAND"}

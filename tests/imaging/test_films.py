@@ -151,7 +151,7 @@ def test_a_knee_at_the_border_is_padded_with_black_and_flagged(tmp_path: Path) -
     [
         ({"film": np.random.default_rng(0).random((280, 340))}, "E_NO_JOINT"),
         ({"ViewPosition": "LL", "SeriesDescription": "KNEE"}, "E_VIEW"),
-        ({"SeriesDescription": "PATELLA SKYLINE"}, "E_VIEW"),
+        ({"ViewPosition": None, "SeriesDescription": "PATELLA SKYLINE"}, "E_VIEW"),
         ({"PatientID": "a:b"}, "E_IDENTITY"),
     ],
 )

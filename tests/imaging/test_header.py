@@ -65,6 +65,17 @@ def _raw(keyword: str, text: bytes) -> Attributes:
             (0.2, 0.2),
             SpacingSource.CALIBRATED,
         ),
+        # the same distance as two writers round it; a calibration changes it by percents
+        (
+            {"PixelSpacing": [0.143, 0.143], "ImagerPixelSpacing": [0.1430001, 0.1430001]},
+            (0.1430001, 0.1430001),
+            SpacingSource.DETECTOR,
+        ),
+        (
+            {"PixelSpacing": [0.139, 0.143], "ImagerPixelSpacing": [0.143, 0.143]},
+            (0.139, 0.143),
+            SpacingSource.CALIBRATED,
+        ),
     ],
 )
 def test_spacing_comes_with_its_source(
@@ -280,10 +291,50 @@ def test_sides_of_the_header(image: Any, series: Any, sides: set[str], flags: li
         (None, "Knee lateral left", View.LATERAL),
         ("PA", "lateral compartment OA", View.UNKNOWN),
         (None, "Patella skyline", View.SKYLINE),
+        (None, "KNEE_LAT_LEFT", View.LATERAL),
+        (None, "KNEE AP", View.AP),
+        # a series of several views leaves open which of them this film is
+        (None, "KNEE PA + LATERAL", View.UNKNOWN),
+        (None, "KNEE AP LAT SKYLINE", View.UNKNOWN),
+        ("AP", "Patella skyline", View.AP),
     ],
 )
 def test_view_is_only_what_the_header_says(position: Any, description: str, view: View) -> None:
     header = _attributes(ViewPosition=position, SeriesDescription=description)
+    assert read_view(header) is view
+
+
+@pytest.mark.parametrize(
+    ("position", "series", "study", "view"),
+    [
+        ("AP", None, "XR KNEE AP LAT SKYLINE LEFT", View.AP),
+        (None, "Bilateral PA Fixed Flexion Knee", "KNEE PA + LATERAL", View.PA_FIXED_FLEXION),
+        (None, None, "XR KNEE LATERAL", View.UNKNOWN),
+        ("PA", "Knee", "Knees fixed flexion", View.PA_FIXED_FLEXION),
+    ],
+)
+def test_the_description_of_a_study_rules_out_none_of_its_films(
+    position: str | None, series: str | None, study: str, view: View
+) -> None:
+    """It names all that were taken: by it, the frontal film of each study would be lost."""
+    header = _attributes(ViewPosition=position, SeriesDescription=series, StudyDescription=study)
+    assert read_view(header) is view
+
+
+@pytest.mark.parametrize(
+    ("position", "meaning", "series", "view"),
+    [
+        (None, "medio-lateral", "Knee", View.LATERAL),
+        (None, "antero-posterior", "Knee AP + LAT", View.AP),
+        ("AP", "lateral", "Knee", View.AP),
+    ],
+)
+def test_a_view_code_stands_between_position_and_description(
+    position: str | None, meaning: str, series: str, view: View
+) -> None:
+    header = _attributes(
+        ViewPosition=position, ViewCodeSequence=phantoms.code(meaning), SeriesDescription=series
+    )
     assert read_view(header) is view
 
 
