@@ -8,8 +8,8 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -47,6 +47,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         # mkstemp makes private files; outputs get what the umask of the user says
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+        flush_names(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -54,6 +55,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def _flush_to_disk(path: Path) -> None:
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
+
+
+def flush_names(folder: Path) -> None:
+    """See new names of files in ``folder`` onto the disk, where the system knows how.
+
+    A file that is safe under a name that is not would be gone after a power cut.
+    """
+    # Windows opens no folders, and some network file systems flush none
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _umask() -> int:
@@ -164,6 +179,22 @@ def refuse_taken(
         if is_run
         else "name another --out",
     )
+
+
+def refuse_own_inputs(out: Path, inputs: Iterable[Path]) -> None:
+    """Raise where replacing ``out`` would delete what the run is to read.
+
+    Raises:
+        ConfigError: One of ``inputs`` is ``out``, or lies in it.
+    """
+    for path in inputs:
+        if path.resolve().is_relative_to(out.resolve()) and path.exists():
+            raise ConfigError(
+                "--overwrite would delete what the run is to read.",
+                found=f"{path}, which --out {out} holds",
+                where="--overwrite",
+                fix="name another --out",
+            )
 
 
 def _is_of_a_beginning(path: Path) -> bool:

@@ -199,3 +199,28 @@ def test_training_knees_are_marked_and_evaluate_leaves_them_out(run, graded, tmp
     metrics = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
     assert metrics["kl"]["accuracy"]["n"] == 12
     assert "28" in stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("preprocess", "OUT/images", "--out", "OUT"),
+        ("cohort", "OUT", "--cohort", "oai", "--out", "OUT"),
+        ("pretrain-kl", "--data", "OUT/images", "--out", "OUT"),
+        ("evaluate", "OUT/predictions.csv", "--out", "OUT"),
+        ("predict", "OUT/predictions.csv", "--out", "OUT/predictions.csv"),
+        ("compare", "image=OUT/images", "--cohort", "cohort", "--out", "OUT"),
+    ],
+)
+def test_no_command_overwrites_its_own_input(run, tmp_path, arguments):
+    """``--overwrite`` clears the folder first: the input would be gone before it is read."""
+    out = tmp_path / "out"
+    (out / "images").mkdir(parents=True)
+    (out / "config.yaml").write_text("{}\n")
+    (out / "predictions.csv").write_text("knee_id\n")
+    (out / "images" / "knee.png").write_bytes(b"a knee")
+    before = contents(out)
+    code, _, error = run(*(text.replace("OUT", str(out)) for text in arguments), "--overwrite")
+    assert code == 3
+    assert "would delete" in error
+    assert contents(out) == before

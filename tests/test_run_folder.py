@@ -3,11 +3,12 @@
 import json
 import os
 import socket
+import sys
 
 import pytest
 
 from kneeoa_mm.errors import ConfigError, OutputExistsError
-from kneeoa_mm.run_folder import atomic_path, open_run, write_json
+from kneeoa_mm.run_folder import atomic_path, open_run, refuse_own_inputs, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
@@ -53,6 +54,42 @@ def test_overwrite_replaces_a_run_but_never_a_folder_of_someone_else(tmp_path):
     with pytest.raises(OutputExistsError), open_run(foreign, overwrite=True):
         pass
     assert (foreign / "holiday.jpg").exists()
+
+
+@pytest.mark.parametrize("inside", ["", "images", "images/knee.png"])
+def test_a_run_does_not_delete_what_it_is_to_read(tmp_path, inside):
+    with open_run(tmp_path / "run") as out:
+        (out / "images").mkdir()
+        (out / "images" / "knee.png").touch()
+    outside = tmp_path / "run-of-another"
+    outside.mkdir()
+    refuse_own_inputs(out, [outside, tmp_path])
+    with pytest.raises(ConfigError, match="would delete"):
+        refuse_own_inputs(out, [outside, out / inside])
+
+
+def test_a_link_hides_no_input_that_would_be_deleted(tmp_path):
+    with open_run(tmp_path / "run") as out:
+        (out / "images").mkdir()
+    (tmp_path / "films").symlink_to(out / "images", target_is_directory=True)
+    with pytest.raises(ConfigError, match="would delete"):
+        refuse_own_inputs(out, [tmp_path / "films"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders are not flushed there")
+def test_a_new_name_is_on_the_disk_when_the_write_ends(tmp_path, monkeypatch):
+    """A file that is flushed under a name that is not is lost with the power."""
+    flushed, fsync = [], os.fsync
+
+    def watched(descriptor):
+        flushed.append((os.fstat(descriptor).st_ino, (tmp_path / "a.json").exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    write_json(tmp_path / "a.json", {})
+    # the file before it gets its name, and its folder after
+    file, folder = ((tmp_path / name).stat().st_ino for name in ("a.json", "."))
+    assert flushed == [(file, False), (folder, True)]
 
 
 def test_resume_with_a_changed_configuration_shows_the_difference(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +14,7 @@ from kneeoa_mm import __version__
 from kneeoa_mm.cli.console import conclude
 from kneeoa_mm.cli.options import Json
 from kneeoa_mm.records import StageResult
+from kneeoa_mm.run_folder import refuse_own_inputs
 
 app = typer.Typer(
     name="kneeoa-mm",
@@ -34,7 +35,12 @@ def command(example: str) -> Callable[[Callable[..., StageResult]], Callable[...
     def register(stage: Callable[..., StageResult]) -> Callable[..., None]:
         @functools.wraps(stage)
         def run(*, as_json: bool, **arguments: Any) -> None:
-            conclude(lambda: stage(**arguments), as_json=as_json)
+            def work() -> StageResult:
+                if arguments.get("overwrite"):
+                    refuse_own_inputs(arguments["out"], _inputs(arguments))
+                return stage(**arguments)
+
+            conclude(work, as_json=as_json)
 
         signature = inspect.signature(stage, eval_str=True)
         last = inspect.Parameter(
@@ -50,6 +56,14 @@ def command(example: str) -> Callable[[Callable[..., StageResult]], Callable[...
         return run
 
     return register
+
+
+def _inputs(arguments: dict[str, Any]) -> Iterator[Path]:
+    """Whatever a command was given that may be a path to read; of ``NAME=RUN`` the run."""
+    for name, value in arguments.items():
+        for each in value if isinstance(value, list) else [value]:
+            if name != "out" and isinstance(each, str | Path):
+                yield each if isinstance(each, Path) else Path(each.partition("=")[2] or each)
 
 
 def _version(asked: bool) -> None:

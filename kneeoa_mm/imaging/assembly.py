@@ -21,6 +21,7 @@ from kneeoa_mm.imaging.journal import Journal
 from kneeoa_mm.imaging.review import REVIEW_FILE, write_review
 from kneeoa_mm.imaging.worker import FilmRecord, part_path
 from kneeoa_mm.records import UNKNOWN, KneeKey, Laterality, Reject
+from kneeoa_mm.run_folder import flush_names
 from kneeoa_mm.settings import PreprocessConfig
 from kneeoa_mm.tables import KNEES, REJECTS, write_table
 
@@ -121,6 +122,8 @@ def place_images(knees: Sequence[NamedKnee], journal: Journal, out: Path) -> Non
         part = knee.part(journal)
         if part.name in waiting:
             part.replace(out / knee.row["image_path"])
+    # the journal, which would have them made again, goes after this
+    flush_names(out / IMAGES_FOLDER)
 
 
 def withdraw_images(knees: Sequence[NamedKnee], journal: Journal, out: Path) -> None:

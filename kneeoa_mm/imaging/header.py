@@ -113,7 +113,8 @@ def read_spacing(
     """Millimetres of a film, with where they come from; never an invented value.
 
     Pixel Spacing (0028,0030) is calibrated, unless it only repeats Imager Pixel Spacing
-    (0018,1164), as closely as writers round it, without a Pixel Spacing Calibration Type (0028,0A02) (DICOM PS3.3 10.7.1.3).
+    (0018,1164), as closely as writers round it, without a Pixel Spacing Calibration Type
+    (0028,0A02) (DICOM PS3.3 10.7.1.3).
     Imager Pixel Spacing is at the detector; it is divided by the Estimated Radiographic
     Magnification Factor (0018,1114) where that is given. Nominal Scanned Pixel Spacing
     (0018,2010) is on the sheet that was digitised, which lay where a detector lies now.

@@ -32,7 +32,7 @@ from kneeoa_mm.imaging.summary import Done, shard_result, whole_result
 from kneeoa_mm.imaging.worker import FilmRecord, printable
 from kneeoa_mm.progress import track
 from kneeoa_mm.records import StageResult
-from kneeoa_mm.run_folder import open_run
+from kneeoa_mm.run_folder import open_run, refuse_own_inputs
 from kneeoa_mm.settings import PreprocessConfig
 
 
@@ -74,7 +74,8 @@ def preprocess(
     Raises:
         InputError: There is no film under ``studies``, or ``exclude`` names unknown knees.
         OutputExistsError: ``out`` holds something else.
-        ConfigError: A resumed run has other films, options or settings.
+        ConfigError: A resumed run has other films, options or settings, or a run that replaces
+            another would read from it.
         MissingExtraError: The engine or the detector is not installed.
     """
     part = None if shard is None else Shard.parse(shard)
@@ -86,6 +87,8 @@ def preprocess(
             {"--engine ray": engine == "ray", "--exclude": bool(exclude), "--overwrite": overwrite},
             shares_key=ids is not None or key_file.exists(),
         )
+    if overwrite:
+        refuse_own_inputs(out, filter(None, (studies, exclude)))
     given = None if exclude is None else read_exclusions(exclude)
     config = resolve_detector(config)
     inputs = {"kneeoa_mm": __version__, "detector": detector_name(config)}

@@ -323,6 +323,17 @@ def test_another_run_is_not_overwritten_and_gets_no_new_key(studies: Path, tmp_p
     assert not (tmp_path / "out.key").exists()
 
 
+@pytest.mark.usefixtures("in_process")
+def test_a_run_is_not_replaced_by_one_that_would_read_from_it(
+    studies: Path, tmp_path: Path
+) -> None:
+    out = _run(studies, tmp_path / "out").out
+    before = _contents(out)
+    with pytest.raises(ConfigError, match="would delete"):
+        _run(out / "images", out, overwrite=True)
+    assert _contents(out) == before
+
+
 @pytest.mark.skipif(not hasattr(os, "symlink"), reason="needs symbolic links")
 @pytest.mark.usefixtures("in_process")
 def test_linked_folders_are_not_followed(studies: Path, tmp_path: Path) -> None:
