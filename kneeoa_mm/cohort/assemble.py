@@ -46,6 +46,7 @@ class Assembled:
         second_readings: KL grade of each knee and visit that another project read, too.
         images: File of each row's image; None where the sources name none.
         histories: What is known of each row's knee.
+        followed_months: Until when each row's knee was followed for the value of each outcome.
         attrition: Who was left out.
         notes: What a person should know.
     """
@@ -55,6 +56,7 @@ class Assembled:
     second_readings: pd.DataFrame
     images: pd.Series | None
     histories: list[KneeHistory]
+    followed_months: pd.DataFrame
     attrition: Attrition
     notes: tuple[str, ...]
 
@@ -83,7 +85,8 @@ def assemble(tables: Path, spec: CohortSpec, identifiers: Identifiers) -> Assemb
     attrition = Attrition()
     knees = _select(sources.knees, kl, attrition, tables)
     histories = knee_histories(knees, kl, jsw, sources.pain, spec)
-    cohort = _with_outcomes(_baseline(knees, kl, jsw, sources), knees, histories, spec)
+    records = _records(knees, histories, spec)
+    cohort = _with_outcomes(_baseline(knees, kl, jsw, sources), records, histories)
     for outcome in Outcome:
         attrition.outcome(cohort, outcome)
     images = knees.get("image_path")
@@ -98,6 +101,7 @@ def assemble(tables: Path, spec: CohortSpec, identifiers: Identifiers) -> Assemb
         _identified(twice, spec.name, identifiers).drop(columns="row"),
         None if images is None else files,
         [histories[place] for place in order],
+        _followed_months(records).loc[order].reset_index(drop=True),
         attrition,
         (*sources.notes, *_notes(kl, histories, cohort)),
     )
@@ -191,17 +195,36 @@ def _other_side(cohort: pd.DataFrame, kl: pd.DataFrame) -> pd.Series:
     )
 
 
-def _with_outcomes(
-    cohort: pd.DataFrame, knees: pd.DataFrame, histories: list[KneeHistory], spec: CohortSpec
-) -> pd.DataFrame:
-    columns: dict[str, pd.Series] = {}
-    for outcome, records in outcome_records(histories, spec.outcomes).items():
+def _records(
+    knees: pd.DataFrame, histories: list[KneeHistory], spec: CohortSpec
+) -> dict[Outcome, list[OutcomeRecord]]:
+    """Every outcome of every knee, from its history, or as the source has it ready-made."""
+    records = outcome_records(histories, spec.outcomes)
+    for outcome in Outcome:
         labels = [f"{outcome}{part}" for part in LABEL_PARTS]
         if set(labels) & set(knees):
             horizon = horizon_of(outcome, spec.outcomes)
             parts = knees.reindex(columns=labels).astype(object).where(lambda c: c.notna(), None)
-            records = [from_label(*row, horizon_months=horizon) for row in parts.to_numpy()]
-        columns |= _outcome_columns(str(outcome), records)
+            made = [from_label(*row, horizon_months=horizon) for row in parts.to_numpy()]
+            records[outcome] = made
+    return records
+
+
+def _followed_months(records: dict[Outcome, list[OutcomeRecord]]) -> pd.DataFrame:
+    followed = {
+        outcome: [record.followed_months for record in made] for outcome, made in records.items()
+    }
+    return pd.DataFrame(followed, dtype=float)
+
+
+def _with_outcomes(
+    cohort: pd.DataFrame,
+    records: dict[Outcome, list[OutcomeRecord]],
+    histories: list[KneeHistory],
+) -> pd.DataFrame:
+    columns: dict[str, pd.Series] = {}
+    for outcome, made in records.items():
+        columns |= _outcome_columns(str(outcome), made)
     for name in ("death_months", "last_contact_months"):
         columns[name] = pd.Series([getattr(knee, name) for knee in histories], dtype=float)
     return pd.concat([cohort, pd.DataFrame(columns)], axis=1)

@@ -80,7 +80,7 @@ def build_cohort(
     made = assemble(tables, spec, identifiers)
     audit_split(made.cohort, made.images, where=tables)
     pattern = reading_pattern_note(made.cohort, made.readings)
-    cohort, observation = add_weights(made.cohort)
+    cohort, observation = add_weights(made.cohort, made.followed_months)
     fold_table = cohort_folds(cohort, n_folds=folds, seed=seed)
     with open_run(out, config_yaml=run.to_yaml(), overwrite=overwrite):
         digest = run.digest()

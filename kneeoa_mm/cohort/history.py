@@ -68,6 +68,7 @@ class KneeHistory:
         replacement_after_months: Last time before, where only the visit is known; None with a day.
         is_dead: The person died during follow-up.
         death_months: When; None where the day is unknown.
+        death_after_months: Last time before, where only the visit is known; None with a day.
         last_contact_months: The last contact; None where the cohort does not say.
     """
 
@@ -82,19 +83,24 @@ class KneeHistory:
     replacement_after_months: float | None = None
     is_dead: bool = False
     death_months: float | None = None
+    death_after_months: float | None = None
     last_contact_months: float | None = None
 
     def replaced_by(self, months: float) -> bool:
         """The knee was replaced before ``months``, as far as the day is known."""
-        when = self.replacement_months
-        if self.replacement_after_months is not None:
-            # known to the visit only: whoever has a prosthesis at a visit has it on its film
-            return self.is_replaced and when is not None and when <= months
-        return self.is_replaced and when is not None and when < months
+        is_by = _has_come(self.replacement_months, self.replacement_after_months, months)
+        return self.is_replaced and is_by
 
     def died_by(self, months: float) -> bool:
         """The person died before ``months``, as far as the day is known."""
-        return self.is_dead and self.death_months is not None and self.death_months < months
+        return self.is_dead and _has_come(self.death_months, self.death_after_months, months)
+
+
+def _has_come(when: float | None, after: float | None, months: float) -> bool:
+    if when is None:
+        return False
+    # known to the visit only: whatever a visit finds was there when its film was due
+    return when < months if after is None else when <= months
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,9 @@ class OutcomeRecord:
         lower_months: Last time at which the knee was known to be free of the event.
         upper_months: First time at which the event was seen; equal to ``lower_months`` where the
             day is known; None without an event.
+        followed_months: Until when the knee was followed for the value: when that was decided, or
+            without one, when the knee was last seen. It says how the outcome came to be known and
+            is no part of it, so records that differ in nothing else are equal.
     """
 
     value: int | None
@@ -116,6 +125,7 @@ class OutcomeRecord:
     event_observed: int | None = None
     lower_months: float | None = None
     upper_months: float | None = None
+    followed_months: float | None = field(default=None, compare=False)
 
 
 def months_from_days(days: float) -> float:
@@ -145,6 +155,7 @@ def read_at_visits(
     value: int | None,
     last_free: int,
     first_event: int | None,
+    followed: int,
     horizon_months: int,
     is_flagged: bool = False,
 ) -> OutcomeRecord:
@@ -156,6 +167,7 @@ def read_at_visits(
         event_observed=int(first_event is not None),
         lower_months=float(last_free),
         upper_months=None if first_event is None else float(first_event),
+        followed_months=float(followed),
     )
 
 

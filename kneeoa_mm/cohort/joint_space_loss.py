@@ -56,6 +56,7 @@ def jsl_48m(
         value=None if value is None else int(value),
         last_free=last_free,
         first_event=min((months for months in films if months > last_free), default=None),
+        followed=max(films, default=0),
         horizon_months=horizon_months,
         is_flagged=_is_flagged(knee, horizon_months),
     )
@@ -97,6 +98,7 @@ def jsl_fnih(
         value=value,
         last_free=max([0, *(m for m, is_lost in films.items() if not is_lost and m < before)]),
         first_event=first_event,
+        followed=max(films, default=0) if first_event is None else first_event,
         horizon_months=horizon_months,
         is_flagged=_is_flagged(knee, horizon_months),
     )
@@ -132,12 +134,23 @@ def jsl_or_kr_48m(
     is_by_horizon = latest is not None and latest <= horizon_months
     if knee.is_replaced and is_by_horizon and (when is not None or loss.value is None):
         if loss.event_observed:
-            return replace(loss, value=1, reason=None)
-        return OutcomeRecord(1, None, 1, loss.lower_months, latest)
+            return replace(loss, value=1, reason=None, followed_months=latest)
+        return OutcomeRecord(1, None, 1, loss.lower_months, latest, followed_months=latest)
+    if loss.value is not None:
+        return loss
     is_hidden = knee.is_replacement_unconfirmed and (when is None or when <= horizon_months)
-    if is_hidden and loss.value is None:
-        return replace(loss, reason=Reason.UNCONFIRMED)
-    return loss
+    return replace(
+        loss,
+        reason=Reason.UNCONFIRMED if is_hidden else loss.reason,
+        followed_months=_watched_until(knee, loss, horizon_months),
+    )
+
+
+def _watched_until(knee: KneeHistory, loss: OutcomeRecord, horizon_months: int) -> float:
+    """Until when a replacement would have been known of a knee whose last film is missing."""
+    hidden = knee.replacement_months if knee.is_replacement_unconfirmed else None
+    ends = (knee.last_contact_months, hidden, horizon_months - 1)  # the film itself was not seen
+    return max(loss.followed_months or 0.0, min(end for end in ends if end is not None))
 
 
 def _why_not_at_risk(

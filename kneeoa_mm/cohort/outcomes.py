@@ -65,6 +65,7 @@ def kl_progression(
         value=value,
         last_free=max(before, default=0),
         first_event=first_event,
+        followed=max(films, default=0) if first_event is None else first_event,
         horizon_months=horizon_months,
     )
 
@@ -85,9 +86,10 @@ def tkr(
 
     OAI: V99E?KRPCF "3: Replacement adjudicated, confirmed", or V99E?KRPSN "1: Yes", at V99E?KDAYS
     days after enrolment. Knees without one are censored at death, or at the last contact, whose
-    V99RNTCNT is the code of a visit and not a number of months. The value needs the whole horizon:
-    it is 1 for a replacement by then, 0 for a knee still followed without one, and missing for a
-    knee that death or loss to follow-up hid before.
+    V99RNTCNT is the code of a visit and not a number of months. A death of which only the visit is
+    known that found it (MOST) says nothing of the knee since the last contact, which censors it.
+    The value needs the whole horizon: it is 1 for a replacement by then, 0 for a knee still
+    followed without one, and missing for a knee that death or loss to follow-up hid before.
 
     Args:
         knee: What is known of the knee.
@@ -97,27 +99,38 @@ def tkr(
     when, end = knee.replacement_months, _last_seen(knee)
     is_event, hidden_by = _replacement(knee, counts)
     if is_event:
-        if when is None and end is None:
-            return OutcomeRecord(1)
-        if when is None:
-            return OutcomeRecord(1, None, 1, 0.0, end)
-        after = knee.replacement_after_months
-        lower = when if after is None else after
-        return OutcomeRecord(int(when <= horizon_months), None, 1, lower, when)
+        return _replaced(knee, end, horizon_months)
     if hidden_by is not None:
         known_free = when if when is not None else 0.0
         value = 0 if known_free > horizon_months else None
-        return OutcomeRecord(value, None if value == 0 else hidden_by, 0, known_free, None)
+        return _free_until(known_free, value, hidden_by, horizon_months)
     if end is None:
         return OutcomeRecord(None, Reason.NO_OUTCOME_RECORD)
-    if end >= horizon_months:
-        return OutcomeRecord(0, None, 0, end, None)
-    return OutcomeRecord(None, Reason.DIED if knee.is_dead else Reason.LOST, 0, end, None)
+    value = 0 if end >= horizon_months else None
+    return _free_until(end, value, Reason.DIED if knee.is_dead else Reason.LOST, horizon_months)
+
+
+def _replaced(knee: KneeHistory, end: float | None, horizon_months: int) -> OutcomeRecord:
+    when, after = knee.replacement_months, knee.replacement_after_months
+    if when is None:
+        return OutcomeRecord(1) if end is None else OutcomeRecord(1, None, 1, 0.0, end, end)
+    lower, value = when if after is None else after, int(when <= horizon_months)
+    return OutcomeRecord(value, None, 1, lower, when, min(when, horizon_months))
+
+
+def _free_until(
+    months: float, value: int | None, missing: Reason, horizon_months: int
+) -> OutcomeRecord:
+    reason = missing if value is None else None
+    return OutcomeRecord(value, reason, 0, months, followed_months=min(months, horizon_months))
 
 
 def _last_seen(knee: KneeHistory) -> float | None:
-    is_dated = knee.is_dead and knee.death_months is not None
-    return knee.death_months if is_dated else knee.last_contact_months
+    is_dated = knee.is_dead and knee.death_after_months is None
+    if is_dated and knee.death_months is not None:
+        return knee.death_months
+    contact = knee.last_contact_months
+    return knee.death_after_months if contact is None else contact
 
 
 def _replacement(knee: KneeHistory, counts: Replacement) -> tuple[bool, Reason | None]:
@@ -165,7 +178,9 @@ def from_label(
         value = 0 if lower_months >= horizon_months else None
     missing = Reason.NO_READING if event_observed else Reason.LOST
     reason = missing if value is None else None
-    return OutcomeRecord(value, reason, event_observed, lower_months, upper_months)
+    decided = upper_months if value == 1 and event_observed else float(horizon_months)
+    followed = lower_months if value is None else decided
+    return OutcomeRecord(value, reason, event_observed, lower_months, upper_months, followed)
 
 
 def outcome_records(

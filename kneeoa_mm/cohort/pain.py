@@ -49,19 +49,23 @@ def pain_progression(
         if months in months_asked
     }
     rises = [months for months, has_risen in answered.items() if has_risen]
-    unanswered = len(set(months_asked) - set(answered))
-    is_event = len(rises) >= _SUSTAINED_VISITS
-    is_settled = is_event or len(rises) + unanswered < _SUSTAINED_VISITS
+    others = [months for months, has_risen in answered.items() if not has_risen]
+    enough_others = len(set(months_asked)) - _SUSTAINED_VISITS + 1
+    is_event, is_refuted = len(rises) >= _SUSTAINED_VISITS, len(others) >= enough_others
     first_event = rises[0] if is_event else None
-    free = [
-        months
-        for months, has_risen in answered.items()
-        if not has_risen and (first_event is None or months < first_event)
-    ]
+    if is_event:
+        followed = rises[_SUSTAINED_VISITS - 1]
+    elif is_refuted:
+        followed = others[enough_others - 1]
+    else:
+        missed = max(set(months_asked) - set(answered))
+        followed = max((months for months in answered if months < missed), default=0)
+    free = [months for months in others if first_event is None or months < first_event]
     return read_at_visits(
         knee,
-        value=int(is_event) if is_settled else None,
+        value=int(is_event) if is_event or is_refuted else None,
         last_free=max(free, default=0),
         first_event=first_event,
+        followed=followed,
         horizon_months=horizon_months,
     )

@@ -137,28 +137,36 @@ def _events(row: dict[str, Any], visits: Sequence[int]) -> dict[str, Any]:
 
     is_replaced = known("replacement") == CONFIRMED or known("replacement_on_film") == 1
     replacement_days = known("replacement_days")
-    replacement_months, after = _months(replacement_days), None
+    replacement_months, replaced_after = _months(replacement_days), None
     if known("replacement_months") is not None:
-        # told by the visit that found it: it happened since the visit before
         replacement_months = known("replacement_months")
-        after = float(max([0, *(months for months in visits if months < replacement_months)]))
+        replaced_after = _visit_before(replacement_months, visits)
         is_replaced = True
     kind = known("replacement_type")
     death_days = known("death_days")
     if death_days is None and known("death_date") and known("baseline_date"):
         death_days = (row["death_date"] - row["baseline_date"]).days
-    death_months = known("death_months")
-    is_dead = known("dead") == 1 or death_months is not None
+    found_dead_months = known("death_months")
+    is_dead = known("dead") == 1 or found_dead_months is not None
+    died_on_a_day = is_dead and found_dead_months is None
     return {
         "is_replaced": is_replaced,
         "is_total": None if kind is None else kind == TOTAL,
         "is_replacement_unconfirmed": not is_replaced and known("replacement") == REPORTED,
         "replacement_months": replacement_months,
-        "replacement_after_months": after,
+        "replacement_after_months": replaced_after,
         "is_dead": is_dead,
-        "death_months": death_months or (_months(death_days) if is_dead else None),
+        "death_months": _months(death_days) if died_on_a_day else found_dead_months,
+        "death_after_months": _visit_before(found_dead_months, visits),
         "last_contact_months": known("last_contact_months"),
     }
+
+
+def _visit_before(found_months: float | None, visits: Sequence[int]) -> float | None:
+    """What a visit finds happened since the visit before."""
+    if found_months is None:
+        return None
+    return float(max([0, *(months for months in visits if months < found_months)]))
 
 
 def _months(days: float | None) -> float | None:

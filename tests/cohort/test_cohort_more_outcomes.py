@@ -141,6 +141,27 @@ def test_a_replacement_known_to_the_visit_lies_since_the_visit_before() -> None:
     assert knee.replaced_by(30.0)  # the film of that visit shows the prosthesis
 
 
+_FOUND_DEAD_AT_60 = {"is_dead": True, "death_months": 60.0, "death_after_months": 30.0}
+
+
+@pytest.mark.parametrize("horizon", [60, 84])
+def test_a_death_known_to_the_visit_tells_nothing_of_the_time_since_the_last_contact(
+    horizon: int,
+) -> None:
+    """Filmed last at 30 months, found dead at 60: no knee that was followed to 60."""
+    knee = _knee(kl_grades={0: 1, 30: 1}, last_contact_months=30.0, **_FOUND_DEAD_AT_60)
+    assert tkr(knee, horizon_months=horizon) == OutcomeRecord(None, Reason.DIED, 0, 30.0, None)
+    alive_at = _knee(last_contact_months=None, **_FOUND_DEAD_AT_60)
+    assert tkr(alive_at, horizon_months=horizon).lower_months == 30.0
+
+
+def test_who_is_found_dead_at_the_horizon_is_not_lost() -> None:
+    knee = _knee(kl_grades={0: 1, 30: 1}, last_contact_months=30.0, **_FOUND_DEAD_AT_60)
+    found = kl_progression(knee, horizon_months=60)
+    assert found == OutcomeRecord(None, Reason.DIED, 0, 30.0, None)
+    assert kl_progression(knee, horizon_months=30).value == 0
+
+
 def test_the_step_from_0_to_1_counts_on_request() -> None:
     knee = _knee(kl_grades={0: 0, 12: 1, 48: 1})
     assert kl_progression(knee).value == 0

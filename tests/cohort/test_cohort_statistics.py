@@ -1,18 +1,15 @@
-"""Sample size, measurement error and weights for dropout, each against an oracle."""
+"""Sample size and measurement error, each against an oracle."""
 
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kneeoa_mm.cohort.history import KneeHistory, OutcomeRecord
 from kneeoa_mm.cohort.measurement_error import error_sd_mm, false_crossing, mirrored_gains
-from kneeoa_mm.cohort.observation import add_weights
 from kneeoa_mm.cohort.sample_size import max_cox_snell_r2, most_parameters, required_knees
-from kneeoa_mm.records import Outcome
 
 
 def test_sample_size_equals_the_documented_example_of_pmsampsize() -> None:
@@ -59,41 +56,3 @@ def test_gains_as_large_as_a_loss_are_counted() -> None:
     records = [OutcomeRecord(0), OutcomeRecord(1), OutcomeRecord(None)]
     found = mirrored_gains(knees, records, threshold_mm=0.7, months_read=(48,))
     assert found == (1, 2)
-
-
-def _cohort(n: int, seed: int) -> tuple[pd.DataFrame, float]:
-    """Older knees have the event and drop out more often; and the risk if nobody had."""
-    rng = np.random.default_rng(seed)
-    age = rng.normal(62, 9, n)
-    event = rng.random(n) < 1 / (1 + np.exp(-(age - 68) / 6))
-    seen = rng.random(n) < 1 / (1 + np.exp((age - 66) / 6))
-    value = pd.array(np.where(seen, event, -1), dtype="Int64")
-    frame = pd.DataFrame({"age_years": age, "sex": "F", "race": None, "kl_grade": 2})
-    for name in ("bmi_kg_m2", "knee_injury", "fta_deg", "womac_total", "mjsw_medial_mm"):
-        frame[name] = np.nan
-    for outcome in Outcome:
-        frame[outcome] = pd.Series(value).mask(~seen)
-        frame[f"{outcome}_reason"] = np.where(seen, None, "lost")
-    return frame, float(event.mean())
-
-
-def test_weights_bring_back_the_risk_of_those_who_dropped_out() -> None:
-    frame, risk = _cohort(6000, 2)
-    weighted, document = add_weights(frame)
-    known = weighted[weighted["tkr"].notna()]
-    complete_cases = known["tkr"].mean()
-    mended = np.average(known["tkr"].astype(float), weights=known["tkr_weight"])
-    assert abs(mended - risk) < 0.25 * abs(complete_cases - risk)
-    balance = document["tkr"]["standardised_difference_of_seen_from_eligible"]["age_years"]
-    assert abs(balance["after"]) < 0.25 * abs(balance["before"])
-    assert document["tkr"]["effective_n"] < document["tkr"]["seen"]
-    assert weighted.loc[weighted["tkr"].isna(), "tkr_weight"].isna().all()
-
-
-def test_knees_that_died_or_were_replaced_are_no_missing_data() -> None:
-    frame, _ = _cohort(400, 3)
-    gone = frame["tkr"].isna()
-    frame.loc[gone, "tkr_reason"] = "died"
-    weighted, document = add_weights(frame)
-    assert not document["tkr"]["weighted"]
-    assert (weighted.loc[~gone, "tkr_weight"] == 1).all()
