@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from lifelines import CoxPHFitter, WeibullAFTFitter
-from lifelines.exceptions import ConvergenceError
+from lifelines.exceptions import ConvergenceError, ConvergenceWarning
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -27,7 +27,11 @@ from kneeoa_mm.analysis.efron import (
     proportional_hazards_p_values,
 )
 from kneeoa_mm.analysis.nonparametric import harrell_c
-from kneeoa_mm.analysis.separation import separation_of
+from kneeoa_mm.analysis.separation import (
+    separates_hazards,
+    separates_times,
+    separation_of,
+)
 from kneeoa_mm.analysis.time_models import AftModel, AftTerm, CoxModel, CoxTerm
 from kneeoa_mm.analysis.time_to_event import TimeToEvent
 from kneeoa_mm.analysis.weibull import weibull_scores
@@ -37,6 +41,9 @@ from kneeoa_mm.records import Estimate
 _FEW_EVENTS_A_TERM = 10
 _PRIOR_SD = 2.0
 _ROUNDING = 1e-9
+_RUNAWAY = 20.0
+"""Log ratio over the range of a covariate that no study finds: the fit ran towards infinity."""
+_FAILED = "failed to converge"
 FIT_ERRORS = (ConvergenceError, np.linalg.LinAlgError, ValueError)
 
 Floats = NDArray[np.float64]
@@ -64,23 +71,23 @@ def fit_cox(data: TimeToEvent, covariates: Sequence[str], *, where: object = "")
         terms = tuple(CoxTerm(*line) for line in _not_estimated(matrix, n, reason))
         return CoxModel(terms, n, events, matrix.notes, reason=reason)
 
-    refused = _refusal(matrix, used)
+    refused = _refusal(matrix, used) or separation_of(matrix, used, separates_hazards)
     if refused:
         return without(refused)
     try:
         coefficients, variance, warned = _fit_cox(matrix.columns, used)
+        residuals = efron_residuals(
+            matrix.columns, used.months, used.event, coefficients, entry_months=used.entry_months
+        )
+        errors = _clustered_errors(residuals.score, used.persons, variance)
     except FIT_ERRORS as error:
         return without(f"the fit does not converge: {str(error).splitlines()[0]}")
-    residuals = efron_residuals(
-        matrix.columns, used.months, used.event, coefficients, entry_months=used.entry_months
-    )
-    clustered = clustered_variance(residuals.score, used.persons, variance)
     event_months = used.months[used.event == 1]
     changes = proportional_hazards_p_values(residuals.schoenfeld, event_months, variance)
     lines = [
         CoxTerm(term, *_ratio(coefficient, error, n), float(change) if change >= 0 else None)
         for term, coefficient, error, change in zip(
-            matrix.terms, coefficients, np.sqrt(np.diag(clustered)), changes, strict=True
+            matrix.terms, coefficients, errors, changes, strict=True
         )
     ]
     lines += [CoxTerm(*line) for line in _dropped(matrix, n)]
@@ -122,21 +129,21 @@ def fit_weibull(data: TimeToEvent, covariates: Sequence[str], *, where: object =
         terms = tuple(AftTerm(*line) for line in _not_estimated(matrix, n, reason))
         return AftModel(terms, n, events, matrix.notes, reason=reason)
 
-    refused = _refusal(matrix, used)
+    refused = _refusal(matrix, used) or separation_of(matrix, used, separates_times)
     if refused:
         return without(refused)
     spread, centre = matrix.columns.std(axis=0), matrix.columns.mean(axis=0)
     columns = (matrix.columns - centre) / spread
-    try:
-        coefficients, log_shape, variance, warned = _fit_weibull(columns, used)
-    except FIT_ERRORS as error:
-        return without(f"the fit does not converge: {str(error).splitlines()[0]}")
     lower, upper = used.bounds()
     with_ones = np.column_stack([columns, np.ones(n)])
-    scores = weibull_scores(
-        with_ones, lower, upper, coefficients, log_shape, entry_months=used.entry_months
-    )
-    errors = np.sqrt(np.diag(clustered_variance(scores, used.persons, variance)))
+    try:
+        coefficients, log_shape, variance, warned = _fit_weibull(columns, used)
+        scores = weibull_scores(
+            with_ones, lower, upper, coefficients, log_shape, entry_months=used.entry_months
+        )
+        errors = _clustered_errors(scores, used.persons, variance)
+    except FIT_ERRORS as error:
+        return without(f"the fit does not converge: {str(error).splitlines()[0]}")
     lines = [
         AftTerm(term, *_ratio(coefficient / scale, error / scale, n))
         for term, coefficient, error, scale in zip(
@@ -200,7 +207,7 @@ def _odds_ratios(
             raise ConvergenceError("a score tells the case of every pair, or of none")
         model, _ = _recorded(lambda: CoxPHFitter().fit(frame, "months", "event", strata=["pair"]))
         variance = model.variance_matrix_.to_numpy()
-        coefficients = _sound(model.params_.to_numpy(), variance)
+        coefficients = _sound(model.params_.to_numpy(), variance, columns)
     except FIT_ERRORS as error:
         reason = f"the fit does not converge: {str(error).splitlines()[0]}"
         return [Estimate(None, n=n_pairs, reason=reason) for _ in range(columns.shape[1])]
@@ -264,7 +271,7 @@ def _refusal(matrix: Design, used: TimeToEvent) -> str | None:
         return ONE_PERSON.replace("interval", "model")
     if events <= terms:
         return f"{events} events are too few for {terms} terms"
-    return separation_of(matrix, used)
+    return None
 
 
 def _not_estimated(matrix: Design, n: int, reason: str) -> list[tuple[Term, Estimate]]:
@@ -300,7 +307,7 @@ def _fit_cox(
         columns_of["entry_col"] = "entry"
     model, warned = _recorded(lambda: CoxPHFitter(penalizer=penalizer).fit(frame, **columns_of))
     coefficients, variance = model.params_.to_numpy(), model.variance_matrix_.to_numpy()
-    return _sound(coefficients, variance), variance, warned
+    return _sound(coefficients, variance, columns), variance, warned
 
 
 def _fit_weibull(columns: Floats, data: TimeToEvent) -> tuple[Floats, float, Floats, list[str]]:
@@ -317,19 +324,36 @@ def _fit_weibull(columns: Floats, data: TimeToEvent) -> tuple[Floats, float, Flo
     names = [("lambda_", f"x{k}") for k in range(columns.shape[1])]
     names += [("lambda_", "Intercept"), ("rho_", "Intercept")]
     variance = model.variance_matrix_.loc[names, names].to_numpy()
-    parameters = _sound(model.params_.loc[names].to_numpy(), variance)
+    parameters = _sound(model.params_.loc[names].to_numpy(), variance, columns)
     return parameters[:-1], float(parameters[-1]), variance, warned
 
 
 def _recorded(fit: Any) -> tuple[Any, list[str]]:
+    """A fit, and what lifelines warns of; raises where it warns that it found no maximum."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model = fit()
     told = sorted({str(w.message).strip().splitlines()[0] for w in caught})
+    gave_up = [w for w in caught if issubclass(w.category, ConvergenceWarning)]
+    if any(_FAILED in str(w.message) for w in gave_up):
+        raise ConvergenceError("lifelines " + _FAILED)
     return model, [f"lifelines warns: {text}" for text in told]
 
 
-def _sound(coefficients: Floats, variance: Floats) -> Floats:
+def _sound(coefficients: Floats, variance: Floats, columns: Floats) -> Floats:
+    """The coefficients, those of the columns first; raises where one ran away."""
     if not (np.isfinite(coefficients).all() and (np.diag(variance) > 0).all()):
         raise ConvergenceError("a coefficient is not finite")
+    over_range = np.abs(coefficients[: columns.shape[1]]) * np.ptp(columns, axis=0)
+    if over_range.max(initial=0) > _RUNAWAY:
+        raise ConvergenceError("a coefficient runs towards infinity")
     return coefficients
+
+
+def _clustered_errors(scores: Floats, persons: NDArray[np.str_], variance: Floats) -> Floats:
+    """Standard errors that count persons; raises where one is not a number above 0."""
+    with np.errstate(invalid="ignore"):
+        errors = np.sqrt(np.diag(clustered_variance(scores, persons, variance)))
+    if not (np.isfinite(errors) & (errors > 0)).all():
+        raise ConvergenceError("a standard error is not finite")
+    return np.asarray(errors)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
 from efron_likelihood import maximum
 from lifelines.datasets import load_rossi
+from lifelines.exceptions import ConvergenceWarning
 from scipy.optimize import minimize
 
 from kneeoa_mm.analysis.regression import fit_cox, fit_weibull
+from kneeoa_mm.analysis.separation import separates_hazards, separates_times
 from kneeoa_mm.analysis.time_to_event import TimeToEvent
 from kneeoa_mm.analysis.weibull import weibull_scores
 from kneeoa_mm.records import Outcome
@@ -172,14 +176,103 @@ def test_with_age_as_time_knees_are_at_risk_from_their_own_age_on():
 def test_a_covariate_that_separates_the_events_is_refused_with_their_rows(fit):
     x, lower, upper = _knees(5, n=40)
     event = np.isfinite(upper)
-    marker = np.where(event, 100 - np.where(event, upper, 0), 0.0)
     data = _data(x, lower, upper, _singly(40))
-    data.rows["age_years"] = marker
+    data.rows["age_years"] = np.where(event, 70.0, 50.0)
     model = fit(data, ["x", "age_years"])
     assert "Age, per year separates the events" in model.reason
     first = int(np.flatnonzero(event)[0])
     assert f"row(s) {first}," in model.reason
     assert all(line.ratio.value is None for line in model.terms)
+
+
+@pytest.mark.parametrize("fit", [fit_cox, fit_weibull])
+def test_covariates_that_separate_the_events_together_are_refused_and_named(fit):
+    """Neither tells the events alone; their sum does, among knees that are all seen at 12 months.
+
+    Oracle: by construction, every event has a sum above 0.5 and every other knee one below 0.
+    """
+    generator = np.random.default_rng(11)
+    total = np.where(np.arange(80) < 20, 0.5, -1.0) + generator.uniform(0, 0.9, 80)
+    age, bmi = total + (part := generator.normal(0, 2, 80)), -part
+    lower, upper = np.where(total > 0.5, 0, 48.0), np.where(total > 0.5, 12, NEVER)
+    data = _data(generator.normal(size=80), lower, upper, _singly(80))
+    data.rows[["age_years", "bmi_kg_m2"]] = np.column_stack([age, bmi])
+    reason = fit(data, ["x", "age_years", "bmi_kg_m2"]).reason
+    assert "Age, per year and BMI, per kg/m² together separate the events" in reason
+
+
+def _ranks_every_event_first(score, data, entry):
+    """Each event above all others at risk who have none then, and somewhere strictly above."""
+    strict = False
+    for i in np.flatnonzero(data.event):
+        at_risk = (data.months >= data.months[i]) & (entry < data.months[i])
+        others = score[at_risk & ~((data.months == data.months[i]) & (data.event == 1))]
+        if np.any(score[i] < others - 1e-9):
+            return False
+        strict |= bool(np.any(score[i] > others + 1e-9))
+    return strict
+
+
+def test_separation_of_hazards_is_found_exactly_where_some_direction_separates():
+    """Oracle: 720 directions of two covariates, tried one by one, on small studies."""
+    angles = np.linspace(0, 2 * np.pi, 720, endpoint=False)
+    found = []
+    for seed in range(60):
+        generator = np.random.default_rng(seed)
+        months = generator.choice([12.0, 24, 36, 48], 14)
+        event = (generator.random(14) < 0.25).astype(np.int64)
+        # few values, so that ties of the covariates are met as well
+        columns = generator.integers(-2, 3, (14, 2)).astype(float)
+        entry = np.where(generator.random(14) < 0.5, 0.0, months - 6)
+        data = TimeToEvent(JSL, pd.DataFrame(), months, event, _singly(14), {}, entry)
+        scores = [columns @ [np.cos(a), np.sin(a)] for a in angles]
+        expected = any(_ranks_every_event_first(score, data, entry) for score in scores)
+        assert separates_hazards(columns, data) == expected, seed
+        found.append(expected)
+    assert 0.1 < np.mean(found) < 0.9
+
+
+@pytest.mark.parametrize("events_by", [12.0, 60.0])
+def test_a_weibull_model_is_refused_exactly_where_its_likelihood_has_no_maximum(events_by):
+    """Oracle: the likelihood written out, maximised within ever wider bounds.
+
+    A threshold tells the events. Seen in the first year, they may come ever sooner, and the
+    coefficient has no end; seen at several visits, their intervals hold it.
+    """
+    x, lower, upper = _knees(12, n=60)
+    event = upper <= events_by
+    lower, upper = np.where(event, np.floor(lower / 12) * 12, 60), np.where(event, upper, NEVER)
+    upper = np.where(event, lower + 12, NEVER)
+    marker = np.where(event, 1.0, -1.0) + 0.5 * np.tanh(x)
+    columns = np.column_stack([marker, np.ones(60)])
+    ends = [
+        minimize(
+            _minus_log_likelihood,
+            [0, 3.5, 0],
+            args=(columns, lower, upper),
+            bounds=[(-wide, wide), (-200, 200), (-3, 3)],
+            method="Nelder-Mead",
+            options={"maxiter": 4000, "maxfev": 4000},
+        ).x[0]
+        for wide in (20, 80)
+    ]
+    runs_away = abs(ends[1]) > 1.5 * abs(ends[0])
+    data = _data(marker, lower, upper, _singly(60))
+    assert separates_times(marker[:, None], data) == runs_away == (events_by == 12)
+
+
+def test_a_ratio_without_an_end_or_an_error_is_no_result(monkeypatch):
+    """Where lifelines stops half way, what it stopped at is not told as a finding."""
+    x, lower, upper = _knees(8, n=60)
+    data = _data(x, lower, upper, _singly(60))
+
+    def gives_up(*_args, **_kwargs):
+        warnings.warn("Newton-Raphson failed to converge.", ConvergenceWarning, stacklevel=2)
+
+    monkeypatch.setattr("kneeoa_mm.analysis.regression.CoxPHFitter.fit", gives_up)
+    model = fit_cox(data, ["x"])
+    assert "failed to converge" in model.reason
+    assert model.terms[0].ratio.value is None
 
 
 @pytest.mark.parametrize("fit", [fit_cox, fit_weibull])
