@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from kneeoa_mm.cohort_spec import EXCLUDE, KEYS, CohortSpec, ColumnSpec
 from kneeoa_mm.errors import ConfigError
 from kneeoa_mm.records import Laterality, Outcome
 from kneeoa_mm.tables import COHORT
+from kneeoa_mm.text_tables import NUMBER, parse_number
 
 FACTORS = (
     "site",
@@ -42,8 +42,6 @@ TOTAL, PARTIAL = "total", "partial"
 CONFIRMED, REPORTED, REFUTED = "confirmed", "reported", "refuted"
 """What is known of a replacement: adjudicated, only reported by the person, found not to be one."""
 
-_NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
-_DECIMAL_COMMA = re.compile(r"^[+-]?\d*,\d+$")
 _SIDE_WORDS = {
     "r": Laterality.RIGHT,
     "right": Laterality.RIGHT,
@@ -223,20 +221,18 @@ def _reader(name: str, column: ColumnSpec, decimal_commas: bool) -> Callable[[st
 
 def _look_up(code: str, codes: dict[str, Any]) -> Any:
     # SAS and spreadsheets write the code 1 as 1.0
-    plain = code if code in codes or not _NUMBER.match(code) else f"{float(code):g}"
+    plain = code if code in codes or not NUMBER.match(code) else f"{float(code):g}"
     if plain not in codes:
         raise ValueError(f"code {code} is unknown, expected one of {', '.join(codes)}")
     return codes[plain]
 
 
 def _number(code: str, decimal_commas: bool = False) -> float:
-    has_comma = _DECIMAL_COMMA.match(code) is not None
-    if has_comma and decimal_commas:
-        return float(code.replace(",", "."))
-    if not _NUMBER.match(code):
-        hint = "; if the file has decimal commas, say decimal: ','" if has_comma else ""
-        raise ValueError(f"{code!r} is no number{hint}")
-    return float(code)
+    try:
+        return parse_number(code, decimal_commas=decimal_commas)
+    except ValueError as error:
+        hint = "; if the file has decimal commas, say decimal: ','" if "," in code else ""
+        raise ValueError(f"{error}{hint}") from None
 
 
 def _whole_number(code: str) -> int:

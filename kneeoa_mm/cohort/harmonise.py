@@ -12,9 +12,10 @@ from typing import NamedTuple
 import pandas as pd
 
 from kneeoa_mm.cohort.columns import FACTORS, OPTIONAL_FACTORS, convert
-from kneeoa_mm.cohort.sources import SIDES, Cell, Source, listed, parse_cell, read_source
+from kneeoa_mm.cohort.sources import SIDES, Cell, Source, parse_cell, read_source
 from kneeoa_mm.cohort_spec import ENROLLEES, KEYS, CohortSpec
 from kneeoa_mm.errors import TableError
+from kneeoa_mm.text_tables import listed
 
 KNEE = ["subject_id", "laterality"]
 PROJECT = "reading_project"

@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from kneeoa_mm.cohort.text_tables import Row
 from kneeoa_mm.errors import InputError
+from kneeoa_mm.text_tables import Row
 
 _DATE_FORMAT = "%m/%d/%Y"
 _ENCODING = "latin-1"

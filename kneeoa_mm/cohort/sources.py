@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,9 +16,9 @@ from typing import NamedTuple
 import pandas as pd
 
 from kneeoa_mm.cohort.sas_tables import sas_rows
-from kneeoa_mm.cohort.text_tables import Row, sniff_separator, text_rows
 from kneeoa_mm.cohort_spec import TableSpec
 from kneeoa_mm.errors import InputError, TableError
+from kneeoa_mm.text_tables import Row, listed, sniff_separator, text_rows
 
 SIDES = ("R", "L")
 SAS_SUFFIX = ".sas7bdat"
@@ -26,7 +26,6 @@ BLANK = "blank"
 
 _SIDE_NAMES = {"R": "right", "L": "left", "?": "?"}
 _MISSING_CODE = re.compile(r"^\.[A-Za-z_]?$")
-_MAX_LINES_LISTED = 20
 
 
 class Cell(NamedTuple):
@@ -169,16 +168,3 @@ def _side(source: Source, side: str, lines: list[int], cells: dict[str, list[str
     if side:
         frame["laterality"] = side
     return frame
-
-
-def listed(lines: Iterable[int]) -> str:
-    """The lines of a fault, the first twenty by number.
-
-    Example:
-        >>> listed([4, 2, 4])
-        'line(s) 2, 4'
-    """
-    numbers = sorted(set(lines))
-    shown = ", ".join(str(number) for number in numbers[:_MAX_LINES_LISTED])
-    more = len(numbers) - _MAX_LINES_LISTED
-    return f"line(s) {shown}" + (f" and {more} more" if more > 0 else "")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from kneeoa_mm.errors import InputError
 
 CATEGORICAL = {"sex", "race", "kl_grade", "contralateral_kl_grade", "site"}
+_MAX_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def numbers(values: pd.Series) -> NDArray[np.float64]:
         raise InputError(
             f"The column {values.name} must hold numbers.",
             expected="a point for the decimal sign, and empty cells for what is missing",
-            found=f"{len(strange)} other cells, such as {strange.iloc[0]!r}",
+            found=", ".join(map(repr, strange.unique()[:_MAX_SHOWN])) + f" in {len(strange)} cells",
         )
     return found.to_numpy(np.float64, na_value=np.nan)
 
@@ -143,68 +143,3 @@ def _texts(values: pd.Series) -> pd.Series:
     if pd.api.types.is_numeric_dtype(values):
         return values.map(lambda value: f"{value:g}", na_action="ignore").astype("string")
     return values.astype("string")
-
-
-def read_clinical(source: Path) -> pd.DataFrame:
-    """Read clinical factors, indexed by ``knee_id``.
-
-    Args:
-        source: Output folder of ``cohort``, or a ``.csv`` or ``.parquet`` with ``knee_id``.
-
-    Raises:
-        InputError: There is no such table, or it has no usable ``knee_id``.
-    """
-    path = source / "cohort.parquet" if source.is_dir() else source
-    if not path.is_file():
-        raise InputError("The clinical table is not there.", where=path)
-    read = pd.read_csv if path.suffix == ".csv" else pd.read_parquet
-    try:
-        table = read(path)
-    except (ValueError, OSError) as error:
-        raise InputError(
-            "The clinical table cannot be read.", found=str(error), where=path
-        ) from error
-    if "knee_id" not in table:
-        raise InputError("The clinical table lacks a column.", expected="knee_id", where=path)
-    twice = table["knee_id"][table["knee_id"].duplicated()]
-    if len(twice):
-        raise InputError(
-            "A knee stands twice in the clinical table.", found=str(twice.iloc[0]), where=path
-        )
-    return table.set_index("knee_id")
-
-
-def untold(wanted: set[str], clinical: pd.DataFrame | None, knee_ids: pd.Series) -> tuple[str, ...]:
-    """What a person must know of factors and knees that a clinical table does not tell.
-
-    Args:
-        wanted: The factors that a model wants.
-        clinical: Factors by ``knee_id``; None without a table.
-        knee_ids: The knees that are asked for.
-
-    Raises:
-        InputError: The table has none of the knees.
-    """
-    notes = []
-    absent = sorted(wanted - set(() if clinical is None else clinical.columns))
-    if absent:
-        notes.append(
-            f"No values for {', '.join(absent)}: imputed by the rule that the model learnt."
-        )
-    if clinical is None:
-        return tuple(notes)
-    strangers = knee_ids[~knee_ids.isin(clinical.index)]
-    if len(strangers) == len(knee_ids):
-        raise InputError(
-            "The clinical table has none of the knees.",
-            expected=f"such as {clinical.index[0]}" if len(clinical) else "rows",
-            found=f"{len(strangers)} others, such as {strangers.iloc[0]}",
-            fix="the same --cohort name and the same --ids make the same knee_id",
-        )
-    if len(strangers):
-        imputed = ": all factors are imputed" if wanted else ""
-        notes.append(
-            f"{len(strangers)} knees are not in the clinical table{imputed}, such as "
-            f"{strangers.iloc[0]}."
-        )
-    return tuple(notes)

@@ -18,7 +18,7 @@ from kneeoa_mm.cohort_spec import CohortSpec
 from kneeoa_mm.errors import InputError, OutputExistsError
 from kneeoa_mm.imaging.preprocess import preprocess
 from kneeoa_mm.imaging.studies import holds_dicom
-from kneeoa_mm.learning.clinical import read_clinical, untold
+from kneeoa_mm.learning.clinical_table import read_clinical, untold
 from kneeoa_mm.learning.framing import framing_notes
 from kneeoa_mm.learning.inference import Ensemble, load_ensemble, predict_knees
 from kneeoa_mm.learning.sources import IMAGE_SUFFIXES, read_knees

@@ -1,19 +1,23 @@
-"""Text tables as they come: encodings, separators, and lines that are broken."""
+"""Text tables as they come: encodings, separators, decimal signs, and lines that are broken."""
 
 from __future__ import annotations
 
 import codecs
 import csv
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from kneeoa_mm.errors import InputError
 
 SEPARATORS = ("|", "\t", ";", ",")
+NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
 
+_DECIMAL_COMMA = re.compile(r"^[+-]?\d*,\d+$")
 _SAMPLE_BYTES = 65536
+_MAX_LINES_LISTED = 20
 
 
 class Row(NamedTuple):
@@ -50,6 +54,36 @@ def sniff_separator(path: Path) -> str:
         header = next((line for line in stream if line.strip()), "")
     counts = Counter(header)
     return max(SEPARATORS, key=lambda sign: (counts[sign], sign == ","))
+
+
+def parse_number(text: str, *, decimal_commas: bool = False) -> float:
+    """A cell as a number.
+
+    Raises:
+        ValueError: It is none.
+
+    Example:
+        >>> parse_number("-2.5"), parse_number("31,5", decimal_commas=True)
+        (-2.5, 31.5)
+    """
+    if decimal_commas and _DECIMAL_COMMA.match(text):
+        return float(text.replace(",", "."))
+    if not NUMBER.match(text):
+        raise ValueError(f"{text!r} is no number")
+    return float(text)
+
+
+def listed(lines: Iterable[int]) -> str:
+    """The lines of a fault, the first twenty by number.
+
+    Example:
+        >>> listed([4, 2, 4])
+        'line(s) 2, 4'
+    """
+    numbers = sorted(set(lines))
+    shown = ", ".join(str(number) for number in numbers[:_MAX_LINES_LISTED])
+    more = len(numbers) - _MAX_LINES_LISTED
+    return f"line(s) {shown}" + (f" and {more} more" if more > 0 else "")
 
 
 def _encoding(path: Path) -> str:
