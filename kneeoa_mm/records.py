@@ -68,6 +68,8 @@ class KLGrade(IntEnum):
 KL_CLASSES = tuple(str(int(grade)) for grade in KLGrade)
 OSTEOARTHRITIS = KLGrade.MINIMAL
 """The grade from which a knee has definite osteoarthritis."""
+WITHOUT_READING = "_prob_without_reading"
+"""Ends the column of a risk without the reading, of a model that has a risk with it, too."""
 
 
 class Outcome(StrEnum):

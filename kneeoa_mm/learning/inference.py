@@ -27,10 +27,10 @@ from kneeoa_mm.learning.framing import Framing
 from kneeoa_mm.learning.image_cache import cached_images
 from kneeoa_mm.learning.losses import grade_targets
 from kneeoa_mm.learning.memory import enough_memory
-from kneeoa_mm.learning.networks import WITHOUT_READING, Network, build_network
+from kneeoa_mm.learning.networks import Network, build_network
 from kneeoa_mm.learning.views import ITSELF, Views
 from kneeoa_mm.model_folder import ModelCard, Preprocessing, member_folders, read_model
-from kneeoa_mm.records import KL_CLASSES, PredictionStatus, Reject
+from kneeoa_mm.records import KL_CLASSES, WITHOUT_READING, PredictionStatus, Reject
 
 ENSEMBLE_FILE = "ensemble.json"
 CHECKPOINTS_FOLDER = "checkpoints"

@@ -18,9 +18,7 @@ from kneeoa_mm.learning.backbones import Encoder, build_encoder
 from kneeoa_mm.learning.fusion import Fusion
 from kneeoa_mm.learning.heads import N_GRADES, GradeHead, build_head
 from kneeoa_mm.learning.time_heads import TimeHead, build_time_head
-
-WITHOUT_READING = "_prob_without_reading"
-"""Ends the column of the risk without the reading, in a model that has both."""
+from kneeoa_mm.records import WITHOUT_READING
 
 
 class KLNetwork(nn.Module):

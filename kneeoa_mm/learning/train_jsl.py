@@ -32,7 +32,7 @@ from kneeoa_mm.learning.members import (
     train_run,
     write_rejects,
 )
-from kneeoa_mm.learning.networks import WITHOUT_READING, ProgressionNetwork
+from kneeoa_mm.learning.networks import ProgressionNetwork
 from kneeoa_mm.learning.pretrain_kl import score_grades, summarise_grades
 from kneeoa_mm.learning.progression_loss import ProgressionLoss
 from kneeoa_mm.learning.run_inputs import RunInputs
@@ -47,7 +47,7 @@ from kneeoa_mm.learning.study import (
 )
 from kneeoa_mm.learning.views import Views
 from kneeoa_mm.metrics import BINARY_METRICS, estimate
-from kneeoa_mm.records import StageResult
+from kneeoa_mm.records import WITHOUT_READING, StageResult
 from kneeoa_mm.run_folder import open_run, refuse_taken
 from kneeoa_mm.settings import TrainJSLConfig
 

@@ -45,7 +45,12 @@ def calibration_slope(truth: Labels, probability: Array) -> Weighed:
 
 
 def recalibrated(
-    truth: Labels, probability: Array, folds: NDArray[np.int64], *, slope_is_free: bool = True
+    truth: Labels,
+    probability: Array,
+    folds: NDArray[np.int64],
+    *,
+    slope_is_free: bool = True,
+    shares: Array | None = None,
 ) -> Array:
     """Risks after logistic recalibration, learnt for each fold on the knees of the others.
 
@@ -57,13 +62,15 @@ def recalibrated(
         probability: Out-of-fold risks, (n,).
         folds: Fold of each row, (n,); a person is in one.
         slope_is_free: Otherwise the intercept alone is learnt, and the slope stays 1.
+        shares: How much each row counts, (n,); None for all the same.
 
     Returns:
         Risks, (n,); NaN in a fold for which the others define no recalibration.
     """
     line = _Line(truth, probability, slope_is_free=slope_is_free)
     held_out = [folds == fold for fold in np.unique(folds)]
-    intercept, slope = line.fit(1.0 - np.stack(held_out, axis=1))
+    counts = np.ones(len(truth)) if shares is None else shares
+    intercept, slope = line.fit((1.0 - np.stack(held_out, axis=1)) * counts[:, None])
     risks = np.full(len(truth), np.nan)
     for i, rows in enumerate(held_out):
         risks[rows] = expit(intercept[i] + slope[i] * log_odds(probability[rows]))

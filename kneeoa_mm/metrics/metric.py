@@ -38,13 +38,19 @@ class Metric:
         self.prepare = prepare
         self.undefined = undefined
 
-    def __call__(self, truth: Labels, prediction: Any) -> float:
+    def __call__(self, truth: Labels, prediction: Any, *, shares: Array | None = None) -> float:
         """The metric of the sample itself.
+
+        Args:
+            truth: Grades or events, (n,).
+            prediction: What the metric wants beside it, n rows.
+            shares: How much each row counts, (n,); None for all the same.
 
         Raises:
             UndefinedMetricError: The sample does not define it.
         """
-        value = float(self.prepare(truth, prediction)(np.ones((len(truth), 1)))[0])
+        counts = np.ones(len(truth)) if shares is None else shares
+        value = float(self.prepare(truth, prediction)(counts[:, None])[0])
         if np.isnan(value):
             raise UndefinedMetricError(self.undefined)
         return value

@@ -152,19 +152,22 @@ BINARY_METRICS: Mapping[str, Metric] = {
 """Of events (n,) coded 0 and 1 and probabilities (n,). Decisions use the threshold 0.5."""
 
 
-def decision_curves(truth: Labels, risks: Mapping[str, Array]) -> dict[str, Any]:
+def decision_curves(
+    truth: Labels, risks: Mapping[str, Array], *, shares: Array | None = None
+) -> dict[str, Any]:
     """Net benefit of each model, of treating all and of treating none, over ``CURVE_THRESHOLDS``.
 
     Args:
         truth: Events coded 0 and 1, (n,); at least one row.
         risks: Name of each model to its risks, (n,).
+        shares: How much each row counts, (n,); None for all the same.
 
     Returns:
         ``thresholds``, ``models`` by name, ``treat_all`` and ``treat_none``.
     """
 
     def curve(metric_at: Callable[[float], Metric], risk: Array) -> list[float]:
-        return [round(metric_at(t)(truth, risk), 6) for t in CURVE_THRESHOLDS]
+        return [round(metric_at(t)(truth, risk, shares=shares), 6) for t in CURVE_THRESHOLDS]
 
     return {
         "thresholds": list(CURVE_THRESHOLDS),

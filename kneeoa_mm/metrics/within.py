@@ -94,23 +94,34 @@ def _summed(
     return Metric(prepare, undefined)
 
 
-def mean_roc(truth: Labels, score: Array, blocks: Blocks) -> tuple[Array, Array]:
+def mean_roc(
+    truth: Labels, score: Array, blocks: Blocks, *, shares: Array | None = None
+) -> tuple[Array, Array]:
     """The ROC curve whose area is ``auroc_within``: the mean over blocks, weighted by pairs.
 
     Sensitivity is averaged at each share of false positives (Fawcett 2006, Pattern Recognit Lett
     27:861).
 
+    Args:
+        truth: Events coded 0 and 1, (n,).
+        score: Higher for what is likelier, (n,).
+        blocks: Block of each row, (n,), such as its fold.
+        shares: How much each row counts, (n,); None for all the same.
+
     Returns:
         False-positive rate on a grid, and sensitivity, both (grid,).
     """
     grid = np.linspace(0, 1, _GRID)
-    height, pairs = np.zeros(_GRID), 0
+    counts = np.ones(len(truth)) if shares is None else shares
+    height, pairs = np.zeros(_GRID), 0.0
     for block in np.unique(blocks):
         rows = blocks == block
-        events = int(truth[rows].sum())
-        weight = events * (int(rows.sum()) - events)
+        events = truth[rows] @ counts[rows]
+        weight = events * (counts[rows].sum() - events)
         if weight:
-            false_positive, sensitivity, _ = roc_curve(truth[rows], score[rows])
+            false_positive, sensitivity, _ = roc_curve(
+                truth[rows], score[rows], sample_weight=counts[rows]
+            )
             height += weight * np.interp(grid, false_positive, sensitivity)
             pairs += weight
-    return grid, ratio(height, np.array(float(pairs)))
+    return grid, ratio(height, np.array(pairs))

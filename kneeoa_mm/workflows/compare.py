@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import Field
 
 from kneeoa_mm import __version__, tables
@@ -32,6 +33,7 @@ from kneeoa_mm.workflows.comparison import (
     Contest,
     as_given,
     calibration_curves,
+    complete_cases,
     differences,
     resampled,
 )
@@ -41,7 +43,11 @@ from kneeoa_mm.workflows.simple_models import SimpleModel, simple_models
 from kneeoa_mm.workflows.verdict import notes, sentences
 
 COMPARE_FILE = "compare.json"
-_INTERVALS = "95 % intervals: percentiles of a bootstrap that draws persons"
+Array = NDArray[np.float64]
+_INTERVALS = (
+    "95 % intervals: percentiles of a bootstrap that draws persons; of differences of AUROCs, "
+    "those of the clustered DeLong test"
+)
 
 
 class CompareSettings(Settings):
@@ -75,8 +81,12 @@ def compare(
     """Compare progression models by their out-of-fold predictions.
 
     Beside the runs stand simple models, fitted on the same knees and folds: clinical factors alone
-    (those of the runs), the read grade alone, minimum joint-space width alone, and with ``grades``
-    the read grade with the grader's log-probabilities.
+    (those of the runs), the read grade alone and with these factors, minimum joint-space width
+    alone, and with ``grades`` the read grade with the grader's log-probabilities, alone and with
+    these factors. A run that was trained with the reading is judged without it, too.
+
+    Knees count by the cohort's ``<outcome>_weight``, so that those who were seen stand for those
+    like them who were lost; complete cases are given beside.
 
     Args:
         runs: Name to run folder of ``train-jsl``, such as ``image`` and ``fused``; none compares
@@ -119,15 +129,21 @@ def compare(
     fold_file = folds or cohort / "folds.parquet"
     knees["fold"] = folds_of(knees["subject_id"], tables.read_table(fold_file, tables.FOLDS))
     fold_of = knees.drop_duplicates("subject_id").set_index("subject_id")["fold"]
-    read = {name: read_run(folder, settings.outcome, fold_of) for name, folder in runs.items()}
+    read = {
+        model: run
+        for name, folder in runs.items()
+        for model, run in read_run(name, folder, settings.outcome, fold_of).items()
+    }
     grader = read_grader(grades, fold_of, knees) if grades else None
     predicted = _predicted(read, grader)
     lacking = {name: int((~knees.index.isin(ids)).sum()) for name, ids in predicted.items()}
     n_with_outcome = len(knees)
     knees = _in_common(knees, predicted, settings.outcome)
     best = _read_best_possible(best_possible)
-    simple = _simple(knees, read, grader, settings.outcome)
-    contest = _contest(knees, read, simple, settings, cohort)
+    sampled = _sampled_on_outcome(cohort)
+    shares = None if sampled else _shares(knees, settings.outcome)
+    simple = _simple(knees, read, grader, settings.outcome, shares)
+    contest = _contest(knees, read, simple, settings, shares, sampled_on_outcome=sampled)
     say(f"compare: {len(contest.risks)} models on {len(knees)} knees, {n_boot} draws of persons")
     document = _document(contest, knees, read, simple, settings) | {
         "left_out": {"no_prediction": lacking},
@@ -207,6 +223,7 @@ def _simple(
     runs: Mapping[str, ComparedRun],
     grader: pd.DataFrame | None,
     outcome: Outcome,
+    shares: Array | None,
 ) -> dict[str, SimpleModel]:
     return simple_models(
         knees,
@@ -214,7 +231,16 @@ def _simple(
         knees["fold"].to_numpy(),
         factors=tuple(dict.fromkeys(f for run in runs.values() for f in run.factors)),
         grader=None if grader is None else grader.loc[knees.index],
+        shares=shares,
     )
+
+
+def _shares(knees: pd.DataFrame, outcome: Outcome) -> Array | None:
+    """The observation weights of the cohort; None where all knees weigh the same."""
+    column = f"{outcome}_weight"
+    if column not in knees or knees[column].nunique(dropna=False) == 1:
+        return None
+    return np.asarray(knees[column], dtype=np.float64)
 
 
 def _contest(
@@ -222,17 +248,18 @@ def _contest(
     runs: Mapping[str, ComparedRun],
     simple: Mapping[str, SimpleModel],
     settings: CompareSettings,
-    cohort: Path,
+    shares: Array | None,
+    *,
+    sampled_on_outcome: bool,
 ) -> Contest:
     events = knees[str(settings.outcome)].to_numpy(dtype=np.int64)
     folds = knees["fold"].to_numpy(dtype=np.int64)
     persons = persons_of(knees["subject_id"].map(connected_subjects(knees)), knees["knee_id"])
     risks = {name: run.risk.loc[knees.index].to_numpy(dtype=float) for name, run in runs.items()}
-    sampled = _sampled_on_outcome(cohort)
     levels = {
-        name: recalibrated(events, risks[name], folds)
+        name: recalibrated(events, risks[name], folds, shares=shares)
         for name, run in runs.items()
-        if run.distorted_by and not sampled
+        if run.distorted_by and not sampled_on_outcome
     }
     return Contest(
         events=events,
@@ -244,7 +271,8 @@ def _contest(
         levels={k: np.where(np.isnan(v), risks[k], v) for k, v in levels.items()},
         weights=bootstrap_weights(persons, n_boot=settings.n_boot, seed=settings.seed),
         thresholds=settings.thresholds,
-        sampled_on_outcome=sampled,
+        shares=shares,
+        sampled_on_outcome=sampled_on_outcome,
     )
 
 
@@ -275,6 +303,7 @@ def _document(
         "events": int(contest.events.sum()),
         "folds": len(np.unique(contest.folds)),
         "sampled_on_outcome": contest.sampled_on_outcome,
+        "weighted_to": _weighted_to(contest),
         "verdict": sentences(apart),
         "notes": notes(contest, runs, list(simple), settings.outcome, n_persons),
         "inputs": {name: run.inputs for name, run in runs.items()}
@@ -286,8 +315,21 @@ def _document(
         "differences": apart,
         "net_benefit": contest.decision_curves() if has_levels else None,
         "calibration_curves": calibration_curves(contest) if has_levels else None,
+        "complete_cases": None if contest.shares is None else complete_cases(contest),
         "recalibrated": as_given(contest, distorted_by),
         "within_pairs": within_pairs(contest, pair_codes(knees, contest)) if matched else None,
+    }
+
+
+def _weighted_to(contest: Contest) -> dict[str, float] | None:
+    """What the weights make of the knees: for how many they stand, and the share of events."""
+    shares = contest.shares
+    if shares is None:
+        return None
+    return {
+        "knees": float(shares.sum()),
+        "event_share": float(contest.events @ shares / shares.sum()),
+        "effective_n": float(shares.sum() ** 2 / (shares**2).sum()),
     }
 
 

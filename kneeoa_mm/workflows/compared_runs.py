@@ -21,7 +21,7 @@ from kneeoa_mm.config import read_yaml_mapping
 from kneeoa_mm.errors import InputError, LeakError
 from kneeoa_mm.learning.clinical import ClinicalEncoding
 from kneeoa_mm.model_folder import ModelCard, member_folders, read_model
-from kneeoa_mm.records import KL_CLASSES, UNKNOWN, KneeKey, Outcome
+from kneeoa_mm.records import KL_CLASSES, UNKNOWN, WITHOUT_READING, KneeKey, Outcome
 from kneeoa_mm.run_folder import CONFIG_FILE
 
 FOLDS_FILE = "folds.parquet"
@@ -38,8 +38,8 @@ BASELINE = frozenset(
     }
 )
 """Columns of the cohort table that may be known when a prediction is made."""
-RESERVED = ("clinical", "clinical_boosted", "kl_grade", "mjsw", "kl+grader")
-"""Names of the simple models."""
+RESERVED = ("clinical", "clinical_boosted", "kl_grade", "mjsw")
+"""Names of the simple models that a run could have."""
 
 _NAME = re.compile(r"^\w+$")
 _GRADE_INPUTS = {"read": ("KL grade as read",), "predicted": ("KL grade as predicted",)}
@@ -87,13 +87,19 @@ def parse_runs(texts: Sequence[str]) -> dict[str, Path]:
     return runs
 
 
-def read_run(folder: Path, outcome: Outcome, fold_of: pd.Series) -> ComparedRun:
+def read_run(
+    name: str, folder: Path, outcome: Outcome, fold_of: pd.Series
+) -> dict[str, ComparedRun]:
     """Read what a run of ``train-jsl`` predicts out of fold.
 
     Args:
+        name: What it is called.
         folder: The run.
         outcome: What it has to predict.
         fold_of: Fold of each subject of the comparison.
+
+    Returns:
+        The run by its name, and by ``<name>_without_reading`` what it says where no grade was read.
 
     Raises:
         InputError: It predicts another outcome, or has other folds.
@@ -121,13 +127,24 @@ def read_run(folder: Path, outcome: Outcome, fold_of: pd.Series) -> ComparedRun:
             where=folder,
             fix="train it anew without them",
         )
-    risk = predictions.set_index("knee_id")[column].dropna()
     path = folder / CONFIG_FILE
     settings = read_yaml_mapping(path) if path.is_file() else {}
     grade = _GRADE_INPUTS.get(str(settings.get("kl_input")), ())
     named = [factor for factor in factors if not (grade and factor == "kl_grade")]
-    inputs = ", ".join(["image", *grade, *named])
-    return ComparedRun(risk, factors, inputs, _distortions(settings))
+    distorted_by = _distortions(settings)
+    knees = predictions.set_index("knee_id")
+    found = {
+        name: ComparedRun(
+            knees[column].dropna(), factors, ", ".join(["image", *grade, *named]), distorted_by
+        )
+    }
+    unread = f"{outcome}{WITHOUT_READING}"
+    if unread in knees:
+        inputs = ", ".join(["image", *named, "no reading"])
+        found[f"{name}_without_reading"] = ComparedRun(
+            knees[unread].dropna(), factors, inputs, distorted_by
+        )
+    return found
 
 
 def read_grader(folder: Path, fold_of: pd.Series, knees: pd.DataFrame) -> pd.DataFrame:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from kneeoa_mm.analysis.figures import Scored, reliability_bins
 from kneeoa_mm.analysis.results import as_json
 from kneeoa_mm.metrics import (
+    Aurocs,
     Metric,
     Resampled,
     UndefinedMetricError,
@@ -32,6 +33,8 @@ Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
 FUSED, KL_ONLY = "fused", "kl_grade"
+BESIDE_A_GRADER = ("kl+grader", "clinical+kl+grader")
+"""Simple models that know an image by the grader's probabilities."""
 MIDDLE_GRADES = (1, 2, 3)
 """Where a grade says least of what comes, and an image has something to add."""
 NO_GRADE = -1
@@ -51,6 +54,8 @@ class Contest:
         levels: The same after recalibration, for models whose training moved the level of risks.
         weights: Of ``bootstrap_weights``, (n, draws).
         thresholds: Risks at which decisions are judged, stated beforehand.
+        shares: How much each knee counts: one that was seen stands for those like it that were not,
+            (n,); None where all count the same.
         sampled_on_outcome: The share of events is the sampler's, so that ranking alone is judged.
     """
 
@@ -62,6 +67,7 @@ class Contest:
     levels: Mapping[str, Array]
     weights: NDArray[np.uint16]
     thresholds: tuple[float, ...]
+    shares: Array | None = None
     sampled_on_outcome: bool = False
 
     def blocks(self) -> dict[str, Codes]:
@@ -89,7 +95,25 @@ class Contest:
 
     def decision_curves(self) -> dict[str, Any]:
         """Of ``metrics.decision_curves``, by risks whose level counts."""
-        return decision_curves(self.events, {name: self.level_of(name) for name in self.risks})
+        levels = {name: self.level_of(name) for name in self.risks}
+        return decision_curves(self.events, levels, shares=self.shares)
+
+    def judge(self, metric: Metric, risk: Array, blocks: Codes | None = None) -> Resampled:
+        """A metric of some risks, of the sample and of each draw.
+
+        Args:
+            metric: What to compute.
+            risk: Of each row, (n,).
+            blocks: Of ``blocks``; rows without take no part. None for all rows.
+        """
+        rows = slice(None) if blocks is None else blocks >= 0
+        return resample(
+            metric,
+            self.events[rows],
+            risk[rows],
+            self.weights[rows],
+            shares=None if self.shares is None else self.shares[rows],
+        )
 
 
 def resampled(contest: Contest) -> dict[str, dict[str, Resampled]]:
@@ -98,19 +122,15 @@ def resampled(contest: Contest) -> dict[str, dict[str, Resampled]]:
 
 
 def _of_model(contest: Contest, name: str) -> dict[str, Resampled]:
-    def judge(metric: Metric, risk: Array, blocks: Codes | None = None) -> Resampled:
-        rows = slice(None) if blocks is None else blocks >= 0
-        return resample(metric, contest.events[rows], risk[rows], contest.weights[rows])
-
     risk, level = contest.risks[name], contest.level_of(name)
     found = {
-        metric: judge(auroc_within(blocks[blocks >= 0]), risk, blocks)
+        metric: contest.judge(auroc_within(blocks[blocks >= 0]), risk, blocks)
         for metric, blocks in contest.blocks().items()
     }
     if contest.sampled_on_outcome:
         return found
-    found["auprc"] = judge(auprc_within(contest.folds), risk)
-    found["auprc_baseline"] = judge(prevalence_within(contest.folds), risk)
+    found["auprc"] = contest.judge(auprc_within(contest.folds), risk)
+    found["auprc_baseline"] = contest.judge(prevalence_within(contest.folds), risk)
     of_levels = {
         "brier": brier,
         "scaled_brier": scaled_brier,
@@ -118,7 +138,24 @@ def _of_model(contest: Contest, name: str) -> dict[str, Resampled]:
         "calibration_slope": calibration_slope,
         **threshold_metrics(contest.thresholds),
     }
-    return found | {metric: judge(each, level) for metric, each in of_levels.items()}
+    return found | {metric: contest.judge(each, level) for metric, each in of_levels.items()}
+
+
+def complete_cases(contest: Contest) -> dict[str, Any]:
+    """How each model does where the seen stand for themselves alone: a sensitivity analysis."""
+    alone = replace(contest, shares=None)
+    judged: list[tuple[str, Metric, Callable[[str], Array]]] = [
+        ("auroc", auroc_within(contest.folds), contest.risks.__getitem__),
+        ("brier", brier, contest.level_of),
+        ("calibration_in_the_large", calibration_in_the_large, contest.level_of),
+    ]
+    return {
+        name: {
+            metric: as_json(alone.judge(each, risk_of(name)).estimate())
+            for metric, each, risk_of in judged
+        }
+        for name in contest.risks
+    }
 
 
 def differences(
@@ -137,41 +174,52 @@ def differences(
         further: More pairs; one of a model that is not there is left out.
 
     Returns:
-        ``<first>-<second>`` to metric to estimate, with the clustered DeLong ``p_value`` of AUROCs.
+        ``<first>-<second>`` to metric to estimate: of AUROCs with the interval and ``p_value`` of
+        the clustered DeLong test, of all others with the interval of the draws.
     """
-    of_images = [name for name in (*runs, "kl+grader") if name in found]
+    of_images = [name for name in (*runs, *BESIDE_A_GRADER) if name in found]
     pairs = [(name, KL_ONLY) for name in of_images]
     if FUSED in found:
         pairs += [(FUSED, name) for name in found if name not in (FUSED, KL_ONLY)]
     pairs += [pair for pair in further if set(pair) <= set(found)]
-    p_values = {metric: _p_values(contest, metric) for metric in contest.blocks()}
+    tested = {metric: _clustered(contest, blocks) for metric, blocks in contest.blocks().items()}
+    names = list(contest.risks)
     document: dict[str, Any] = {}
     for first, second in dict.fromkeys(pairs):
         lines = document.setdefault(f"{first}-{second}", {})
         for metric in (name for name in DIFFERENCES if name in found[first]):
-            lines[metric] = as_json((found[first][metric] - found[second][metric]).estimate())
-            if metric in p_values:
-                lines[metric]["p_value"] = p_values[metric].get((first, second))
+            line = as_json((found[first][metric] - found[second][metric]).estimate())
+            if aurocs := tested.get(metric):
+                # of the test, not of the draws
+                line.pop("reason", None)
+                line |= _tested(aurocs, names.index(first), names.index(second))
+            lines[metric] = line
     return document
 
 
-def _p_values(contest: Contest, metric: str) -> dict[tuple[str, str], float | None]:
-    blocks = contest.blocks()[metric]
+def _clustered(contest: Contest, blocks: Codes) -> Aurocs | None:
     rows = blocks >= 0
-    names = list(contest.risks)
-    scores = np.stack([contest.risks[name][rows] for name in names], axis=1)
+    scores = np.stack([risk[rows] for risk in contest.risks.values()], axis=1)
     try:
-        aurocs = clustered_aurocs(
-            contest.events[rows], scores, contest.persons[rows], blocks=blocks[rows]
+        return clustered_aurocs(
+            contest.events[rows],
+            scores,
+            contest.persons[rows],
+            blocks=blocks[rows],
+            shares=None if contest.shares is None else contest.shares[rows],
         )
     except UndefinedMetricError:
-        return {}
-    return {
-        (first, second): aurocs.p_value(i, j)
-        for i, first in enumerate(names)
-        for j, second in enumerate(names)
-        if i != j
-    }
+        return None
+
+
+def _tested(aurocs: Aurocs, first: int, second: int) -> dict[str, Any]:
+    """Interval and P of one test, so that neither says what the other denies."""
+    apart = aurocs.difference(first, second)
+    if apart.limits is None:
+        why = "both rank alike, or all of one class are of one person"
+        return {"ci_low": None, "ci_high": None, "p_value": None, "reason": why}
+    low, high = apart.limits
+    return {"ci_low": low, "ci_high": high, "p_value": apart.p_value}
 
 
 def calibration_curves(contest: Contest) -> dict[str, Any]:
@@ -193,9 +241,7 @@ def as_given(contest: Contest, distorted_by: Mapping[str, Sequence[str]]) -> dic
         name: {
             "because": list(reasons),
             **{
-                metric: as_json(
-                    resample(each, contest.events, contest.risks[name], contest.weights).estimate()
-                )
+                metric: as_json(contest.judge(each, contest.risks[name]).estimate())
                 for metric, each in (
                     ("calibration_in_the_large", calibration_in_the_large),
                     ("calibration_slope", calibration_slope),

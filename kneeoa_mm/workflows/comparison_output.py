@@ -16,8 +16,10 @@ from kneeoa_mm.workflows.verdict import p_in_words
 _COLUMNS: Mapping[str, str] = {
     "auroc": "AUROC",
     "auprc": "AUPRC",
+    "auprc_baseline": "AUPRC of no skill",
     "auroc_kl_1_to_3": "AUROC, KL 1 to 3",
     "auroc_within_kl_1_to_3": "within KL 1 to 3",
+    "brier": "Brier",
     "scaled_brier": "Scaled Brier",
     "calibration_in_the_large": "Calibration in the large",
     "calibration_slope": "Calibration slope",
@@ -67,6 +69,8 @@ def markdown(document: Mapping[str, Any]) -> str:
         "## Differences",
         _differences(document),
     ]
+    if complete := document["complete_cases"]:
+        parts += ["## Complete cases", _models({**document, "models": complete})]
     if pairs := document["within_pairs"]:
         parts += ["## Within matched pairs", _pairs(pairs)]
     parts += ["## Inputs", _bullets(f"{n}: {text}" for n, text in document["inputs"].items())]
@@ -136,7 +140,7 @@ def draw(document: Mapping[str, Any], contest: Contest, simple: Mapping[str, Any
     decisions = document["net_benefit"]
     curves = {
         name: Curve(
-            *mean_roc(contest.events, risk, contest.folds),
+            *mean_roc(contest.events, risk, contest.folds, shares=contest.shares),
             area=document["models"][name]["auroc"]["value"],
             net_benefit=decisions["models"][name] if decisions else None,
             is_simple=name in simple,

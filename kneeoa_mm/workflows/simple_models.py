@@ -16,8 +16,8 @@ from kneeoa_mm.errors import InputError
 from kneeoa_mm.learning.clinical import CATEGORICAL, ClinicalEncoding
 
 Array = NDArray[np.float64]
-Fold = tuple[pd.DataFrame, NDArray[np.int64], pd.DataFrame]
-"""Training knees, their events, and the knees held out."""
+Fold = tuple[pd.DataFrame, NDArray[np.int64], Array, pd.DataFrame]
+"""Training knees, their events, how much each counts, and the knees held out."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ def simple_models(
     *,
     factors: Sequence[str],
     grader: pd.DataFrame | None,
+    shares: Array | None = None,
 ) -> dict[str, SimpleModel]:
     """Fit every simple model that the cohort allows.
 
@@ -44,10 +45,11 @@ def simple_models(
         folds: Fold of each row, (n,).
         factors: Clinical factors that the runs were given; none for no clinical model.
         grader: Log-probabilities of a grader, rows as ``knees``.
+        shares: How much each knee counts, (n,); None for all the same.
 
     Returns:
-        Name to model: ``clinical`` (logistic), ``clinical_boosted``, ``kl_grade``, ``mjsw`` and
-        ``kl+grader``, as far as there are columns for them.
+        Name to model: ``clinical`` (logistic), ``clinical_boosted``, ``kl_grade``, ``clinical+kl``,
+        ``mjsw``, ``kl+grader`` and ``clinical+kl+grader``, as far as there are columns for them.
 
     Raises:
         InputError: A training part has one class only, or no grade.
@@ -62,8 +64,10 @@ def simple_models(
             fix="compare in a cohort whose films were graded, or with fewer folds",
         )
 
+    counts = np.ones(len(knees)) if shares is None else shares
+
     def add(name: str, table: pd.DataFrame, fit: Callable[[Fold], Array], inputs: str) -> None:
-        found[name] = SimpleModel(_out_of_fold(table, events, folds, fit), inputs)
+        found[name] = SimpleModel(_out_of_fold(table, events, folds, counts, fit), inputs)
 
     clinical = [factor for factor in factors if factor != "kl_grade"]
     if clinical:
@@ -71,11 +75,17 @@ def simple_models(
         add("clinical", knees[clinical], _logistic, f"{words}; logistic regression")
         add("clinical_boosted", knees[clinical], _boosted, f"{words}; gradient boosting")
     add("kl_grade", knees[["kl_grade"]], _logistic, "KL grade as read, as categories")
+    if clinical:
+        add("clinical+kl", knees[["kl_grade", *clinical]], _logistic, f"KL grade as read, {words}")
     if _is_taught(knees["mjsw_medial_mm"], folds):
         add("mjsw", knees[["mjsw_medial_mm"]], _logistic, "minimum medial joint-space width")
     if grader is not None:
         both = pd.concat([knees[["kl_grade"]], grader], axis=1)
-        add("kl+grader", both, _logistic, "KL grade as read and the grader's log-probabilities")
+        seen = "KL grade as read and the grader's log-probabilities"
+        add("kl+grader", both, _logistic, seen)
+        if clinical:
+            table = pd.concat([both, knees[clinical]], axis=1)
+            add("clinical+kl+grader", table, _logistic, f"{seen}, {words}")
     return found
 
 
@@ -101,26 +111,28 @@ def _out_of_fold(
     table: pd.DataFrame,
     events: NDArray[np.int64],
     folds: NDArray[np.int64],
+    counts: Array,
     fit: Callable[[Fold], Array],
 ) -> Array:
     risk = np.full(len(table), np.nan)
     for fold in np.unique(folds):
         held_out = folds == fold
-        risk[held_out] = fit((table[~held_out], events[~held_out], table[held_out]))
+        taught = ~held_out
+        risk[held_out] = fit((table[taught], events[taught], counts[taught], table[held_out]))
     return risk
 
 
 def _logistic(fold: Fold) -> Array:
     """Logistic regression with a light ridge (C = 1) on encoded factors."""
-    train, events, held_out = fold
+    train, events, counts, held_out = fold
     encoding = ClinicalEncoding.fit(train)
-    model = LogisticRegression(max_iter=1000).fit(encoding.transform(train), events)
+    model = LogisticRegression(max_iter=1000).fit(encoding.transform(train), events, counts)
     return _risk(model, encoding.transform(held_out))
 
 
 def _boosted(fold: Fold) -> Array:
     """Gradient boosting that is held back, since cohorts are small; missing values are a branch."""
-    train, events, held_out = fold
+    train, events, counts, held_out = fold
     columns = _for_trees(pd.concat([train, held_out]))
     model = HistGradientBoostingClassifier(
         learning_rate=0.05,
@@ -132,7 +144,7 @@ def _boosted(fold: Fold) -> Array:
         early_stopping=False,
         random_state=0,
     )
-    model.fit(columns.iloc[: len(train)], events)
+    model.fit(columns.iloc[: len(train)], events, counts)
     return _risk(model, columns.iloc[len(train) :])
 
 

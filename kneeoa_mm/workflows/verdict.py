@@ -16,8 +16,10 @@ NAMES: Mapping[str, str] = {
     "clinical": "clinical factors alone (logistic)",
     "clinical_boosted": "clinical factors alone (boosted trees)",
     KL_ONLY: "KL grade alone",
+    "clinical+kl": "clinical factors with KL grade",
     "mjsw": "minimum joint-space width alone",
     "kl+grader": "KL grade with the grader's probabilities",
+    "clinical+kl+grader": "clinical factors with KL grade and the grader's probabilities",
 }
 
 
@@ -106,6 +108,12 @@ def notes(
         lines.append(
             "The cohort was sampled on the outcome: AUROC alone is given, since precision, Brier "
             "score, calibration and net benefit would be those of the sampling."
+        )
+    if contest.shares is not None:
+        lines.append(
+            "Knees that were lost before the horizon are stood for by those like them that were "
+            "seen: each counts by its observation weight, in fitting the simple models, too. "
+            "complete_cases has the figures where each stands for itself alone."
         )
     if "clinical" not in simple:
         lines.append("No run was given clinical factors, so no clinical model stands beside them.")

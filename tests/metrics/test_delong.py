@@ -58,7 +58,7 @@ def test_patients_of_delong_1988_come_out_by_her_formula():
         z = (found.values[i] - found.values[j]) / np.sqrt(
             covariance[i, i] + covariance[j, j] - 2 * covariance[i, j]
         )
-        assert found.p_value(i, j) == pytest.approx(2 * norm.sf(abs(z)))
+        assert found.difference(i, j).p_value == pytest.approx(2 * norm.sf(abs(z)))
 
 
 def _plain(event, scores, persons):
@@ -142,7 +142,7 @@ def test_the_test_of_no_difference_rejects_as_often_as_it_says():
     p_values = []
     for _ in range(trials):
         event, scores, persons = _knees(generator, 100)
-        p_values.append(metrics.clustered_aurocs(event, scores, persons).p_value(0, 1))
+        p_values.append(metrics.clustered_aurocs(event, scores, persons).difference(0, 1).p_value)
     # 0.05 within three standard errors of 600 trials
     assert 0.023 <= np.mean(np.array(p_values) < 0.05) <= 0.077
 
@@ -159,10 +159,36 @@ def test_standard_errors_agree_with_the_person_bootstrap_also_within_blocks():
         np.testing.assert_allclose(found.covariance, expected, rtol=0.12)
 
 
+def test_a_row_that_counts_thrice_is_three_rows_of_its_person():
+    """Oracle: the table in which each row stands as often as it counts."""
+    generator = np.random.default_rng(4)
+    event, scores, persons = _knees(generator, 60)
+    fold, counts = persons % 3, generator.integers(1, 5, len(event))
+    weighted = metrics.clustered_aurocs(
+        event, scores, persons, blocks=fold, shares=counts.astype(float)
+    )
+    rows = np.repeat(np.arange(len(event)), counts)
+    repeated = metrics.clustered_aurocs(event[rows], scores[rows], persons[rows], blocks=fold[rows])
+    np.testing.assert_allclose(weighted.values, repeated.values)
+    np.testing.assert_allclose(weighted.covariance, repeated.covariance)
+
+
+def test_the_interval_of_a_difference_holds_nothing_exactly_where_p_says_so():
+    generator = np.random.default_rng(5)
+    for _ in range(50):
+        event, scores, persons = _knees(generator, 60, shift=generator.uniform(0, 1))
+        apart = metrics.clustered_aurocs(event, scores, persons).difference(0, 1)
+        low, high = apart.limits
+        assert (low <= 0 <= high) == (apart.p_value >= 0.05)
+
+
 def test_two_equal_models_have_no_p_value():
     event, scores, persons = _knees(np.random.default_rng(3), 50)
     found = metrics.clustered_aurocs(event, scores[:, [0, 0]], persons)
-    assert found.p_value(0, 1) is None
+    apart = found.difference(0, 1)
+    assert apart.value == 0
+    assert apart.p_value is None
+    assert apart.limits is None
 
 
 def test_events_of_one_person_have_no_p_value():
@@ -170,7 +196,7 @@ def test_events_of_one_person_have_no_p_value():
     scores = np.array([[0.9, 0.2], [0.4, 0.8], [0.5, 0.1], [0.3, 0.9], [0.2, 0.3], [0.6, 0.7]])
     found = metrics.clustered_aurocs(event, scores, np.array([0, 0, 1, 1, 2, 2]))
     assert np.isfinite(found.values).all()
-    assert found.p_value(0, 1) is None
+    assert found.difference(0, 1).p_value is None
 
 
 def test_one_class_has_no_area():
