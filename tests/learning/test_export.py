@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,9 @@ from kneeoa_mm.errors import InputError, KneeOAError, ModelFolderError
 from kneeoa_mm.learning import onnx_graph
 from kneeoa_mm.learning.clinical import ClinicalEncoding
 from kneeoa_mm.learning.export import export, halved
-from kneeoa_mm.learning.inference import load_ensemble, load_model, predict_member
+from kneeoa_mm.learning.familiarity import fit
+from kneeoa_mm.learning.features import encode
+from kneeoa_mm.learning.inference import ask_member, load_ensemble, load_model, predict_member
 from kneeoa_mm.learning.networks import build_network
 from kneeoa_mm.model_folder import ModelCard, Preprocessing, SeenSubjects, read_model, write_model
 
@@ -191,6 +194,28 @@ def test_half_precision_halves_the_weights_of_layers_and_keeps_the_rest(run, tmp
             atol=5e-3,
         )
     assert load_ensemble(out).rules == load_ensemble(run).rules
+
+
+def test_a_knee_at_the_limit_of_what_is_a_knee_is_one_to_half_precision_too(tmp_path):
+    """Of many, the one that rounding moves farthest off: a limit that stayed would refuse it."""
+    folder = write_member(
+        tmp_path / "member", {"network": "kl", "backbone": "simple_cnn", "head": "softmax"}, seed=7
+    )
+    export(folder, tmp_path / "rounded", form="safetensors", half=True)
+    original, rounded = load_model(folder), load_model(tmp_path / "rounded")
+    images, rows, contract = some_images(400, 32), np.arange(400), original.card.preprocessing
+    features, moved = (
+        encode(model.network, images, contract, rows, device="cpu")[:, 0].numpy()
+        for model in (original, rounded)
+    )
+    known = fit(features[:200], features[200:])
+    far = int((known.distance(moved) / known.distance(features)).argmax())
+    digest = replace(known, limit=float(known.distance(features)[far])).write(folder)
+    card, weights = read_model(folder, ModelCard)
+    write_model(folder, card.model_copy(update={"familiarity_sha256": digest}), weights)
+    export(folder, tmp_path / "half", form="safetensors", half=True)
+    knee = {"images": images[far : far + 1]}
+    assert 0.95 < ask_member(load_model(tmp_path / "half"), knee, device="cpu").strangeness < 1
 
 
 def test_without_half_the_weights_stay_to_the_bit(run, tmp_path):
