@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -167,3 +169,25 @@ def write(film: Dataset, path: Path, *, syntax: str = ExplicitVRLittleEndian) ->
 def write_film(path: Path, *, film: NDArray[np.float64] | None = None, **elements: Any) -> Path:
     """Write a bilateral 12-bit film, or another one, with header ``elements``."""
     return write(dataset(stored(knee_film() if film is None else film), **elements), path)
+
+
+def write_deep_png(path: Path, pixels: NDArray[np.uint16]) -> Path:
+    """Write a PNG of 16 bits in several channels, which Pillow cannot.
+
+    Args:
+        path: Where to.
+        pixels: Shape (rows, columns, 2) for grey and alpha, (rows, columns, 3) for colour.
+    """
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + checksum
+
+    rows, columns, channels = pixels.shape
+    colour_type = {2: 4, 3: 2}[channels]
+    header = struct.pack(">IIBBBBB", columns, rows, 16, colour_type, 0, 0, 0)
+    lines = pixels.astype(">u2").reshape(rows, -1)
+    scanlines = b"".join(b"\0" + line.tobytes() for line in lines)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(scanlines)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    return path

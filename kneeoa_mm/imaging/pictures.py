@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from kneeoa_mm.errors import ItemError
+from kneeoa_mm.greys import DEEP_MODES, deep_greys, loses_bits
 from kneeoa_mm.imaging.eligibility import refuse_size
 from kneeoa_mm.imaging.faults import as_item_errors, silent_stderr
 from kneeoa_mm.imaging.header import user_spacing
@@ -24,9 +25,7 @@ PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 _STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM")
 _EIGHT_BITS = {"L", "LA", "P", "PA", "RGB", "RGBA", "RGBX"}
-_SIXTEEN_BITS = {"I;16", "I;16L", "I;16B", "I;16N", "I"}
 _OPAQUE = _WHITE_OF_8_BITS = 255
-_TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 _HEADER_BYTES = 16 * 2**20
 
 
@@ -105,28 +104,17 @@ def _refuse_what_is_no_film(picture: Image.Image, max_pixels: int) -> None:
     refuse_size(rows, columns, max_pixels)
     if getattr(picture, "n_frames", 1) > 1:
         refuse("the file has several pictures")
-    if picture.mode not in _EIGHT_BITS | _SIXTEEN_BITS:
+    if picture.mode not in _EIGHT_BITS | DEEP_MODES:
         refuse("the picture has no greys of 8 or 16 bits")
-    # Pillow would drop the lower half of their bits without a word
-    tiles = getattr(picture, "tile", ())
-    if picture.mode in _EIGHT_BITS and any("16" in str(tile.args) for tile in tiles):
+    if loses_bits(picture):
         refuse("the picture has 16 bits in several channels; save it in grey")
 
 
 def _decode(picture: Image.Image) -> tuple[NDArray[np.int32], int, int]:
     """The greys of a picture, and those that stand for black and white."""
-    is_white_zero = (
-        picture.format == "TIFF"
-        and picture.mode in _SIXTEEN_BITS
-        and picture.tag_v2.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO  # type: ignore[attr-defined]
-    )
+    if picture.mode in DEEP_MODES:
+        return deep_greys(picture)
     upright = ImageOps.exif_transpose(picture)
-    if upright.mode in _SIXTEEN_BITS:
-        values = np.asarray(upright).astype(np.int32)
-        if values.min() < -(2**15) or values.max() >= 2**16:
-            raise ItemError("E_DECODE", "the greys take more than 16 bits", stage="decode")
-        black, white = (-(2**15), 2**15 - 1) if values.min() < 0 else (0, 2**16 - 1)
-        return (black + white - values if is_white_zero else values), black, white
     channels = np.asarray(upright if upright.mode == "L" else upright.convert("RGBA"))
     if channels.ndim == 2:
         return channels.astype(np.int32), 0, _WHITE_OF_8_BITS

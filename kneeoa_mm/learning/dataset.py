@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from kneeoa_mm.errors import ItemError
+from kneeoa_mm.greys import DEEP_MODES, deep_greys, loses_bits
 from kneeoa_mm.learning.framing import Framing, frame
 from kneeoa_mm.model_folder import Preprocessing
 from kneeoa_mm.progress import track
@@ -23,21 +26,30 @@ _MIDDLE = (0.3, 0.7)
 
 
 def read_grey(path: Path) -> NDArray[np.float32]:
-    """Read a greyscale image of 8 or 16 bits in its own units, shape (rows, columns).
+    """Read an image of 8 or 16 bits upright, in grey and its own units, shape (rows, columns).
 
     Raises:
-        ItemError: The file is no image that can be read, or is damaged.
+        ItemError: The file is no image that can be read, is damaged, or has 16 bits in several
+            channels.
     """
     try:
         with Image.open(path) as image:
-            # Pillow's conversion of 16 bits to "L" clips at 255, so only colour is converted
-            grey = image if image.mode in {"L", "I;16", "I", "F"} else image.convert("L")
-            pixels = np.asarray(grey, dtype=np.float32)
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
+            pixels = _greys(image).astype(np.float32)
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
         raise ItemError("E_UNREADABLE", type(error).__name__, stage="read image") from error
     except Image.DecompressionBombError as error:
         raise ItemError("E_TOO_LARGE", "more pixels than are safe", stage="read image") from error
     return pixels
+
+
+def _greys(image: Image.Image) -> NDArray[Any]:
+    if loses_bits(image):
+        message = "the picture has 16 bits in several channels; save it in grey"
+        raise ItemError("E_DEEP_COLOUR", message, stage="read image")
+    if image.mode in DEEP_MODES:
+        return deep_greys(image)[0]
+    upright = ImageOps.exif_transpose(image)
+    return np.asarray(upright if upright.mode in {"L", "F"} else upright.convert("L"))
 
 
 def is_negative(pixels: NDArray[np.float32]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,19 +119,7 @@ def test_dots_an_inch_never_become_millimetres(tmp_path: Path) -> None:
 
 
 def _deep_colour(path: Path) -> Path:
-    """A PNG of 16 bits in three channels, which Pillow cannot write."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        checksum = struct.pack(">I", zlib.crc32(kind + content))
-        return struct.pack(">I", len(content)) + kind + content + checksum
-
-    rows, columns = DEEP.shape
-    header = struct.pack(">IIBBBBB", columns, rows, 16, 2, 0, 0, 0)
-    pixels = np.repeat(DEEP[..., None], 3, axis=2).astype(">u2").reshape(rows, -1)
-    scanlines = b"".join(b"\0" + line.tobytes() for line in pixels)
-    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(scanlines)) + chunk(b"IEND", b"")
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
-    return path
+    return phantoms.write_deep_png(path, np.repeat(DEEP[..., None], 3, axis=2))
 
 
 def _tinted(values: np.ndarray) -> Image.Image:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import phantoms
 import pytest
 import torch
 from hypothesis import given, settings
@@ -41,10 +42,41 @@ def knee(bright_half="left"):
     return pixels
 
 
-def test_sixteen_bits_are_read_whole(tmp_path):
-    pixels = np.array([[0, 300], [40000, 65535]], dtype=np.uint16)
-    Image.fromarray(pixels).save(tmp_path / "knee.png")
+SIXTEEN_BITS = np.array([[0, 300, 7], [40000, 65535, 9]], dtype=np.uint16)
+
+
+@pytest.mark.parametrize("name", ["knee.png", "knee.tif"])
+@pytest.mark.parametrize("order", ["<u2", ">u2"])
+def test_sixteen_bits_are_read_whole_in_any_order_of_bytes(tmp_path, name, order):
+    Image.fromarray(SIXTEEN_BITS.astype(order)).save(tmp_path / name)
+    np.testing.assert_array_equal(read_grey(tmp_path / name), SIXTEEN_BITS)
+
+
+@pytest.mark.parametrize("pixels", [SIXTEEN_BITS, (SIXTEEN_BITS >> 8).astype(np.uint8)])
+def test_a_picture_that_says_how_it_is_turned_is_turned(tmp_path, pixels):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned to the right
+    Image.fromarray(np.rot90(pixels).copy()).save(tmp_path / "knee.png", exif=exif)
     np.testing.assert_array_equal(read_grey(tmp_path / "knee.png"), pixels)
+
+
+@pytest.mark.parametrize("with_alpha", [False, True])
+def test_sixteen_bits_in_several_channels_are_refused_not_halved(tmp_path, with_alpha):
+    """Pillow gives 16 of 4,096 greys back, and says nothing."""
+    knee = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    phantoms.write_deep_png(tmp_path / "knee.png", np.dstack([knee] * (2 if with_alpha else 3)))
+    with pytest.raises(ItemError, match="E_DEEP_COLOUR"):
+        read_grey(tmp_path / "knee.png")
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "tif", "png"])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_eight_bits_are_read_at_any_width(tmp_path, suffix, mode):
+    """A row of 160 or of 1,600 bytes is no sign of 16 bits."""
+    pixels = np.arange(160 * 20, dtype=np.uint32).reshape(20, 160).astype(np.uint8)
+    for wide in (pixels, np.tile(pixels, 10)):
+        Image.fromarray(wide).convert(mode).save(tmp_path / f"knee.{suffix}")
+        np.testing.assert_array_equal(read_grey(tmp_path / f"knee.{suffix}"), wide)
 
 
 def test_the_same_picture_in_8_and_16_bits_is_the_same_to_a_network(tmp_path):
