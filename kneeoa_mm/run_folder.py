@@ -243,6 +243,12 @@ def _take_lock(lock: Path) -> Path:
             _refuse_lock(lock)
             lock.unlink(missing_ok=True)
             continue
+        except OSError as error:
+            raise InputError(
+                "The output directory cannot be written into.",
+                found=error.strerror or "",
+                where=lock.parent,
+            ) from error
         with os.fdopen(descriptor, "w") as stream:
             stream.write(owner)
         return lock

@@ -1,5 +1,6 @@
 """Output directories: nothing is overwritten by accident, half-written, or shared by two runs."""
 
+import errno
 import json
 import os
 import socket
@@ -7,7 +8,7 @@ import sys
 
 import pytest
 
-from kneeoa_mm.errors import ConfigError, OutputExistsError
+from kneeoa_mm.errors import ConfigError, InputError, OutputExistsError
 from kneeoa_mm.run_folder import atomic_path, open_run, refuse_own_inputs, write_json
 
 
@@ -99,6 +100,23 @@ def test_resume_with_a_changed_configuration_shows_the_difference(tmp_path):
         pytest.raises(ConfigError, match=r"seed: 1 -> 2\n"),
         open_run(tmp_path / "run", config_yaml="seed: 2\nlr: 0.1\n", resume=True),
     ):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_a_folder_that_cannot_be_written_into_is_refused_before_any_work(
+    tmp_path, monkeypatch, number
+):
+    """A lock that cannot be made is no fault of the program."""
+    opened = os.open
+
+    def refused(path, flags, *mode):
+        if flags & os.O_CREAT:
+            raise OSError(number, os.strerror(number), str(path))
+        return opened(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", refused)
+    with pytest.raises(InputError, match=os.strerror(number)), open_run(tmp_path / "run"):
         pass
 
 

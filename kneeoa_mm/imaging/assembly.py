@@ -66,6 +66,11 @@ class Whole:
     films_rejected: int
 
 
+def in_order(records: Mapping[int, FilmRecord]) -> list[FilmRecord]:
+    """The records of films in the order of the films."""
+    return [records[film] for film in sorted(records)]
+
+
 def name_knees(records: Sequence[FilmRecord], cohort: str | None) -> Iterator[NamedKnee]:
     """Give each knee its ``knee_id`` and ``image_path``, and flag films that are copies.
 

@@ -54,6 +54,7 @@ from kneeoa_mm.imaging.header import (
 from kneeoa_mm.imaging.quality import QCFlag
 from kneeoa_mm.imaging.radiograph import Radiograph
 
+NO_DECODER = "E_NO_DECODER"
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima"})
 
 _PREAMBLE_BYTES, _MAGIC = 128, b"DICM"
@@ -243,7 +244,7 @@ def _check_decoder(syntax: UID, header: Attributes) -> None:
         return
     message = f"no decoder for the transfer syntax {syntax.name}; \
 install the extra `dicom`: pip install 'kneeoa-mm[dicom]'"
-    raise ItemError("E_TRANSFER_SYNTAX", message, stage="header")
+    raise ItemError(NO_DECODER, message, stage="header")
 
 
 def _decode(stream: BinaryIO, header: Attributes, syntax: UID) -> NDArray[np.integer]:

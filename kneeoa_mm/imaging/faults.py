@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,8 @@ def as_item_errors(stage: str, code: str) -> Iterator[None]:
     """Turn whatever is raised within into an ItemError.
 
     Decoders written in Rust panic with a BaseException. The library's own message is dropped: it
-    may quote the header, and with it a person.
+    may quote the header, and with it a person. What the system refuses, at whatever step, is no
+    fault of the film: it is ``E_READ``, and worth another try.
 
     Args:
         stage: The step that failed, such as ``decode``.
@@ -34,6 +36,10 @@ def as_item_errors(stage: str, code: str) -> Iterator[None]:
     except EOFError:
         raise ItemError("E_TRUNCATED", "the file ends too early", stage=stage) from None
     except BaseException as error:
+        # libraries raise an OSError for damaged files too, without the number of the system's
+        if isinstance(error, OSError) and error.errno is not None:
+            name = errno.errorcode.get(error.errno, str(error.errno))
+            raise ItemError("E_READ", f"the file cannot be read ({name})", stage="read") from None
         message = f"the film cannot be read ({type(error).__name__})"
         raise ItemError(code, message, stage=stage) from None
 

@@ -12,6 +12,7 @@ from kneeoa_mm.errors import ItemError
 from kneeoa_mm.imaging.closeup import close_up, picture_flags
 from kneeoa_mm.imaging.detector import PLATEAU_MM, JointDetection, JointDetector
 from kneeoa_mm.imaging.dicom import read_film
+from kneeoa_mm.imaging.faults import as_item_errors
 from kneeoa_mm.imaging.greyscale import grey_range, to_uint16
 from kneeoa_mm.imaging.identity import FilmIdentity, Naming
 from kneeoa_mm.imaging.laterality import SidedJoint, assign_sides, is_made_for_two, is_mirrored
@@ -141,11 +142,8 @@ def _digests(film: Radiograph) -> dict[str, str]:
 
 
 def _read(path: Path, config: PreprocessConfig) -> Radiograph:
-    try:
+    with as_item_errors("read", "E_READ"):
         read = read_picture if is_picture(path) else read_film
-    except OSError as error:
-        message = f"the file cannot be opened ({type(error).__name__})"
-        raise ItemError("E_READ", message, stage="read") from None
     return read(path, max_pixels=config.max_pixels, user_spacing_mm=config.film_pixel_spacing_mm)
 
 

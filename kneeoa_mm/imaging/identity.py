@@ -119,7 +119,8 @@ class Naming:
         if part in (self.visits or {}):
             return part
         suffix = PurePosixPath(part).suffix
-        kept = suffix.lower() if suffix.lower() in _KEPT_SUFFIXES else ""
+        # as it is: IM1.DCM and IM1.dcm are two films
+        kept = suffix if suffix.lower() in _KEPT_SUFFIXES else ""
         return self.identifiers.subject_id(part.removesuffix(suffix) if kept else part) + kept
 
 

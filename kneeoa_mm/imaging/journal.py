@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from kneeoa_mm.errors import ConfigError
 from kneeoa_mm.imaging.worker import FilmRecord, part_path
@@ -63,12 +63,24 @@ class Journal:
             self.clear()
             write_json(self._inputs, inputs)
         elif before != inputs:
-            raise ConfigError(
-                "The input changed since the interrupted run.",
-                found="; ".join(_differences(before, inputs)),
-                where=self._inputs.parent,
-                fix="resume with the same films and options, or start anew with --overwrite",
-            )
+            self._refuse(_differences(before, inputs))
+
+    def refuse_changed(self, films: Sequence[str]) -> None:
+        """Raise where films that were done, as outputs show them, are no longer what they were.
+
+        Raises:
+            ConfigError: There are any.
+        """
+        if films:
+            self._refuse([_counted("of other content", films)])
+
+    def _refuse(self, differences: Sequence[str]) -> NoReturn:
+        raise ConfigError(
+            "The input changed since the interrupted run.",
+            found="; ".join(differences),
+            where=self._inputs.parent,
+            fix="resume with the same films and options, or start anew with --overwrite",
+        )
 
     @property
     def is_finished(self) -> bool:
@@ -89,12 +101,13 @@ class Journal:
         return records
 
     def waiting(self, label: str = "*") -> set[int]:
-        """Films that are recorded and whose images wait for their names."""
+        """Films that are recorded for good and whose images wait for their names."""
         images = self.images()
         return {
             film
             for film, record in self.read(label).items()
-            if all(part_path(self.part(film), i).name in images for i in range(len(record.knees)))
+            if record.is_final
+            and all(part_path(self.part(film), i).name in images for i in range(len(record.knees)))
         }
 
     def follow(self, label: str) -> Iterator[tuple[int, FilmRecord] | None]:
@@ -193,7 +206,10 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
         ("of another size", [each for each in are if each in was and was[each] != are[each]]),
     ):
         if sources:
-            named = ", ".join(sources[:_FILMS_NAMED])
-            more = ", …" if len(sources) > _FILMS_NAMED else ""
-            differences.append(f"{len(sources)} films {what} ({named}{more})")
+            differences.append(_counted(what, sources))
     return differences
+
+
+def _counted(what: str, sources: Sequence[str]) -> str:
+    more = ", …" if len(sources) > _FILMS_NAMED else ""
+    return f"{len(sources)} films {what} ({', '.join(sources[:_FILMS_NAMED])}{more})"

@@ -6,27 +6,29 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from kneeoa_mm import __version__
 from kneeoa_mm.cohort_spec import CohortSpec
-from kneeoa_mm.errors import ConfigError, KneeOAError, OutputExistsError
+from kneeoa_mm.errors import ConfigError, KneeOAError, MissingExtraError, OutputExistsError
 from kneeoa_mm.identifiers import KEEP, Identifiers, keyed_hash, new_key_file, read_identifiers
 from kneeoa_mm.imaging import ray_engine
 from kneeoa_mm.imaging.assembly import (
     Whole,
+    in_order,
     name_knees,
     place_images,
-    withdraw_images,
     write_tables,
 )
 from kneeoa_mm.imaging.detectors import detector_name, resolve_detector
+from kneeoa_mm.imaging.dicom import NO_DECODER
 from kneeoa_mm.imaging.engine import Job, Shard, run_locally
 from kneeoa_mm.imaging.exclusions import Exclusions, read_exclusions, recorded_exclusions
 from kneeoa_mm.imaging.identity import Naming
+from kneeoa_mm.imaging.resuming import films_done
 from kneeoa_mm.imaging.studies import Studies, find_films
 from kneeoa_mm.imaging.summary import Done, shard_result, whole_result
 from kneeoa_mm.imaging.worker import FilmRecord, printable
@@ -76,7 +78,8 @@ def preprocess(
         OutputExistsError: ``out`` holds something else.
         ConfigError: A resumed run has other films, options or settings, or a run that replaces
             another would read from it.
-        MissingExtraError: The engine or the detector is not installed.
+        MissingExtraError: The engine or the detector is not installed, or no film can be decoded
+            without the extra `dicom`; the tables are written then.
     """
     part = None if shard is None else Shard.parse(shard)
     key_file = out.with_name(f"{out.name}.key")
@@ -111,8 +114,9 @@ def preprocess(
         job.journal.settle(inputs | _identity_of_inputs(found, job))
         if part is not None:
             return shard_result(out, part, _process_shard(job, part))
-        done = _process_all(job, engine, given)
+        done = _process_all(job, engine, given, found.modified_ns)
         whole = _assemble(job, given)
+    _refuse_without_decoder(whole)
     return whole_result(out, whole, found, done, key_file=key_file if ids is None else None)
 
 
@@ -187,32 +191,16 @@ def _identity_of_inputs(found: Studies, job: Job) -> dict[str, Any]:
     }
 
 
-def _withdrawn_if_incomplete(job: Job) -> set[int]:
-    """Films that need not be processed again.
-
-    Names depend on all films. So where every film is recorded and some image is lost, the images
-    go back to where they wait for their names, since the film that is done anew may have other
-    knees.
-    """
-    records = job.journal.read()
-    if len(records) < len(job.sources):
-        return job.journal.waiting()
-    knees = list(name_knees(_in_order(records), job.naming.cohort))
-    waiting = job.journal.images()
-    placed = {path.name for path in (job.out / "images").glob("*.png")}
-    lost = {
-        knee.film
-        for knee in knees
-        if knee.part(job.journal).name not in waiting
-        and Path(knee.row["image_path"]).name not in placed
-    }
-    if lost:
-        withdraw_images(knees, job.journal, job.out)
-    return set(records) - lost
-
-
-def _process_all(job: Job, engine: Literal["local", "ray"], given: Exclusions | None) -> Done:
-    known = _withdrawn_if_incomplete(job)
+def _process_all(
+    job: Job,
+    engine: Literal["local", "ray"],
+    given: Exclusions | None,
+    modified_ns: Sequence[int],
+) -> Done:
+    excluded = recorded_exclusions(job.out) if given is None else given
+    # a list of exclusions means the names that the whole had when it was looked through
+    keep_names = job.journal.is_finished and bool(excluded.reasons)
+    known = films_done(job, modified_ns, keep_names=keep_names)
     films = [film for film in range(len(job.sources)) if film not in known]
     if not films:
         return Done()
@@ -255,13 +243,20 @@ def _counted(records: Iterable[FilmRecord], films: int, *, already: int) -> Done
     return Done(films, counts["rejected"], time.monotonic() - start)
 
 
-def _in_order(records: dict[int, FilmRecord]) -> list[FilmRecord]:
-    return [records[film] for film in sorted(records)]
+def _refuse_without_decoder(whole: Whole) -> None:
+    """Raise where nothing came of the films for want of an extra alone."""
+    if not whole.rows and {reject.code for reject in whole.rejects} == {NO_DECODER}:
+        raise MissingExtraError(
+            "No film could be decoded: their encodings need the extra `dicom`.",
+            found=f"{whole.films_rejected} films, each with its encoding in the list",
+            where=whole.outputs["rejects"],
+            fix="pip install 'kneeoa-mm[dicom]', and repeat the command with --resume",
+        )
 
 
 def _assemble(job: Job, given: Exclusions | None) -> Whole:
     """Name the knees, bring the images to their places and write the tables."""
-    records = _in_order(job.journal.read())
+    records = in_order(job.journal.read())
     if len(records) < len(job.sources):
         raise KneeOAError(
             "Some films were processed, but are not recorded.",

@@ -23,6 +23,7 @@ class Studies:
         root: The folder, absolute.
         sources: Paths of the films relative to it, with ``/``, in order.
         sizes: Bytes of each film.
+        modified_ns: When the file of each was last written.
         others: Files that are no films.
         links: Links that lead out of the folder, to a folder, or nowhere, and were not followed.
     """
@@ -30,6 +31,7 @@ class Studies:
     root: Path
     sources: tuple[str, ...]
     sizes: tuple[int, ...]
+    modified_ns: tuple[int, ...]
     others: int
     links: int
 
@@ -50,11 +52,11 @@ def find_films(studies: Path, *, out: Path | None = None) -> Studies:
     """
     if studies.is_file():
         film = studies.resolve()
-        return Studies(film.parent, (film.name,), (film.stat().st_size,), 0, 0)
+        return _studies(film.parent, {film.name: film.stat()}, 0, 0)
     if not studies.is_dir():
         raise _no_films(studies, "no such file or folder")
     root = studies.resolve()
-    found: dict[str, int] = {}
+    found: dict[str, os.stat_result] = {}
     linked: list[Path] = []
     others = links = 0
     for path in _files(root, None if out is None else out.resolve()):
@@ -64,18 +66,24 @@ def find_films(studies: Path, *, out: Path | None = None) -> Studies:
             else:
                 links += 1
         elif _is_film(path):
-            found[path.relative_to(root).as_posix()] = path.stat().st_size
+            found[path.relative_to(root).as_posix()] = path.stat()
         else:
             others += 1
     for path in linked:
         if path.resolve().relative_to(root).as_posix() not in found and _is_film(path):
-            found[path.relative_to(root).as_posix()] = path.stat().st_size
-    sources = tuple(sorted(found))
-    if not sources:
+            found[path.relative_to(root).as_posix()] = path.stat()
+    if not found:
         kinds = [f"{others} other files" if others else "no files"]
         kinds += [f"{links} links that lead elsewhere"] if links else []
         raise _no_films(studies, " and ".join(kinds))
-    return Studies(root, sources, tuple(found[source] for source in sources), others, links)
+    return _studies(root, found, others, links)
+
+
+def _studies(root: Path, found: dict[str, os.stat_result], others: int, links: int) -> Studies:
+    sources = tuple(sorted(found))
+    sizes = tuple(found[source].st_size for source in sources)
+    times = tuple(found[source].st_mtime_ns for source in sources)
+    return Studies(root, sources, sizes, times, others, links)
 
 
 def holds_dicom(studies: Path) -> bool:

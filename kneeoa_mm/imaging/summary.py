@@ -11,6 +11,7 @@ from kneeoa_mm.imaging.assembly import Whole
 from kneeoa_mm.imaging.engine import Shard
 from kneeoa_mm.imaging.exclusions import EXCLUDED_CODE
 from kneeoa_mm.imaging.studies import Studies
+from kneeoa_mm.imaging.worker import WORTH_ANOTHER_TRY
 from kneeoa_mm.progress import duration
 from kneeoa_mm.records import StageResult
 
@@ -59,6 +60,11 @@ def whole_result(
         notes.append(
             f"{flagged} of {len(whole.rows)} knees carry a QC flag: look at the review page, and "
             "take knees out with --resume --exclude FILE"
+        )
+    if again := sum(codes[code] for code in WORTH_ANOTHER_TRY):
+        notes.append(
+            f"{again} films could not be read, took too long, killed their worker or lack a "
+            "decoder: --resume tries them again"
         )
     if found.links:
         notes.append(f"{found.links} links lead out of the folder of studies: not followed")

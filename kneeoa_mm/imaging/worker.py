@@ -16,7 +16,10 @@ from PIL import Image
 from kneeoa_mm.errors import ItemError
 from kneeoa_mm.imaging.detector import JointDetector
 from kneeoa_mm.imaging.detectors import make_detector
+from kneeoa_mm.imaging.dicom import NO_DECODER
+from kneeoa_mm.imaging.faults import as_item_errors
 from kneeoa_mm.imaging.films import FilmKnees, Knee, process_film
+from kneeoa_mm.imaging.fingerprint import Fingerprint
 from kneeoa_mm.imaging.identity import Naming
 from kneeoa_mm.imaging.limits import (
     die_with_parent,
@@ -26,6 +29,9 @@ from kneeoa_mm.imaging.limits import (
 )
 from kneeoa_mm.records import UNKNOWN, Reject
 from kneeoa_mm.settings import PreprocessConfig
+
+WORTH_ANOTHER_TRY = frozenset({"E_READ", "E_TIMEOUT", "E_CRASH", NO_DECODER})
+"""Codes of faults that lie with the machine as likely as with the film."""
 
 _COMPRESSION = zlib.Z_RLE
 """Of PNG: the noise of a film has no repetitions, and looking for them takes half the time."""
@@ -61,12 +67,19 @@ class FilmRecord:
         knees: A row of the table of knees each, still without ``knee_id`` and ``image_path``.
         rejects: Reasons why the film, or one of its knees, was not used.
         digests: By the flag that films of the same digest get; empty where there were no knees.
+        fingerprint: Of the film, where it could be read.
     """
 
     source: str
     knees: tuple[dict[str, Any], ...] = ()
     rejects: tuple[Reject, ...] = ()
     digests: dict[str, str] = field(default_factory=dict)
+    fingerprint: Fingerprint | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether another attempt would come to the same; a file, a worker or an extra may not."""
+        return not any(reject.code in WORTH_ANOTHER_TRY for reject in self.rejects)
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON holds it."""
@@ -78,7 +91,9 @@ class FilmRecord:
         rejects = tuple(Reject(**reject) for reject in document["rejects"])
         # one copy of each column's name, and not one a film
         knees = tuple({intern(name): knee[name] for name in knee} for knee in document["knees"])
-        return cls(document["source"], knees, rejects, document["digests"])
+        stated = document["fingerprint"]
+        fingerprint = None if stated is None else Fingerprint(*stated)
+        return cls(document["source"], knees, rejects, document["digests"], fingerprint)
 
 
 @cache
@@ -104,13 +119,25 @@ def work(task: FilmTask) -> FilmRecord:
         OSError: An image cannot be written, or the folder of studies is gone: no other film will
             fare better.
     """
+    try:
+        return _record(task)
+    except ItemError as error:
+        if error.stage == "read":
+            _check_root(task.root)
+        return FilmRecord(task.shown_source, rejects=(rejected(task.shown_source, error),))
+
+
+def _record(task: FilmTask) -> FilmRecord:
     source = task.shown_source
     try:
         film = _process(task)
     except ItemError as error:
         if error.stage == "read":
-            _check_root(task.root)
-        return FilmRecord(source, rejects=(rejected(source, error),))
+            raise
+        return FilmRecord(
+            source, rejects=(rejected(source, error),), fingerprint=_fingerprint(task)
+        )
+    fingerprint = _fingerprint(task)
     for index, knee in enumerate(film.knees):
         write_png(part_path(task.part, index), knee)
     missing = ItemError("E_NO_JOINT", "one of the two joints was not found", stage="detect")
@@ -119,7 +146,13 @@ def work(task: FilmTask) -> FilmRecord:
         tuple(_row(source, film, knee) for knee in film.knees),
         (rejected(source, missing),) if film.is_incomplete else (),
         film.digests,
+        fingerprint,
     )
+
+
+def _fingerprint(task: FilmTask) -> Fingerprint:
+    with as_item_errors("read", "E_READ"):
+        return Fingerprint.of(task.root / task.source)
 
 
 def _process(task: FilmTask) -> FilmKnees:

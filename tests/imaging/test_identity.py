@@ -64,9 +64,15 @@ def test_paths_are_masked_part_by_part() -> None:
     masked = naming.masked("V00/Doe^Jane/film.of.Jane.DCM")
     visit, folder, name = masked.split("/")
     assert visit == "V00"
-    assert name.endswith(".dcm")
+    assert name.endswith(".DCM")
     assert not any(part in masked for part in ("Doe", "Jane", "film"))
     assert folder == naming.masked("Doe^Jane")
+
+
+def test_films_that_differ_in_the_case_of_their_suffix_stay_apart() -> None:
+    """Exports of two devices, copied into one folder."""
+    names = ["IM1", "IM1.dcm", "IM1.DCM", "IM1.Dcm", "im1.dcm"]
+    assert len({Naming(HASH).masked(name) for name in names}) == len(names)
 
 
 def test_a_suffix_that_may_be_a_name_is_masked_too() -> None:
@@ -115,5 +121,5 @@ def test_the_subject_in_a_name_is_hashed_like_any_other() -> None:
 
 def test_pictures_keep_their_suffix_where_names_are_masked() -> None:
     masked = Naming(HASH).masked("Jane Doe L.PNG")
-    assert masked.endswith(".png")
+    assert masked.endswith(".PNG")
     assert "Jane" not in masked
