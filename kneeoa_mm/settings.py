@@ -275,6 +275,9 @@ class TrainJSLConfig(Settings):
     horizon_months: int = Field(default=48, gt=0)
     """Of ``hazard``: the visit whose cumulative incidence is the outcome's probability; the one at
     which the cohort judges the outcome."""
+    death_after_gap: Literal["censor", "either"] = "censor"
+    """Of ``hazard``: a death after skipped visits says nothing more than the last film, or, as a
+    sensitivity, counts as death or as progression that nobody saw before it."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
     """Share of image features dropped before progression in training."""
     loss_weighting: Literal["fixed", "uncertainty"] = "fixed"

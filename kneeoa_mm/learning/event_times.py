@@ -9,14 +9,20 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from kneeoa_mm.learning.hazards import Observed, observe
+from kneeoa_mm.learning.hazards import DeathAfterGap, Observed, observe
 from kneeoa_mm.records import Outcome
 
 _REPLACEMENT_COMPETES = {Outcome.JSL_48M, Outcome.JSL_FNIH, Outcome.KL_PROGRESSION}
 """Outcomes of which replacement is no part."""
 
 
-def observed_of(knees: pd.DataFrame, outcome: Outcome, visits_months: Sequence[int]) -> Observed:
+def observed_of(
+    knees: pd.DataFrame,
+    outcome: Outcome,
+    visits_months: Sequence[int],
+    *,
+    death_after_gap: DeathAfterGap = "censor",
+) -> Observed:
     """Put the intervals of a cohort into bins (t_{j-1}, t_j] that end with visits.
 
     A knee is free through the last bin that ends by ``<outcome>_lower_months``, and its event lies
@@ -28,6 +34,7 @@ def observed_of(knees: pd.DataFrame, outcome: Outcome, visits_months: Sequence[i
         knees: Rows of a cohort.
         outcome: Whose progression.
         visits_months: Ends of the bins, rising.
+        death_after_gap: What a death after skipped visits says; see :func:`hazards.observe`.
 
     Returns:
         One element a knee; a knee without an interval, such as one not at risk, teaches nothing.
@@ -52,7 +59,8 @@ def observed_of(knees: pd.DataFrame, outcome: Outcome, visits_months: Sequence[i
     )
     free = np.where(is_known, free, -1)
     events = (np.where(is_known, each, 0) for each in (progressed, replaced, died))
-    return observe(*(torch.from_numpy(bins.astype(np.int64)) for bins in (free, *events)))
+    bins = (torch.from_numpy(each.astype(np.int64)) for each in (free, *events))
+    return observe(*bins, death_after_gap=death_after_gap)
 
 
 def _months(knees: pd.DataFrame, column: str) -> NDArray[np.float64]:

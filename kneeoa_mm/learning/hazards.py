@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,6 +26,9 @@ class Cause(IntEnum):
 
 
 N_CAUSES = len(Cause)
+
+DeathAfterGap = Literal["censor", "either"]
+"""What a death says of the visits that were skipped before it; see :func:`observe`."""
 
 
 @dataclass(frozen=True)
@@ -54,20 +58,26 @@ class Observed:
 
 
 def observe(
-    last_free_film: Tensor, progressed_by: Tensor, replaced_in: Tensor, died_in: Tensor
+    last_free_film: Tensor,
+    progressed_by: Tensor,
+    replaced_in: Tensor,
+    died_in: Tensor,
+    *,
+    death_after_gap: DeathAfterGap = "censor",
 ) -> Observed:
     """Turn films and dates into what the likelihood needs.
 
     Progression that was read comes first. Otherwise a replacement or a death counts as such only
     where the knee was read free at the visit before: else progression may have come first unseen.
     A replacement then counts as progression since the last film, or as replacement in its bin; a
-    death says nothing more than that film.
+    death says nothing more than that film, or likewise counts as either.
 
     Args:
         last_free_film: Bin of the last film without progression, (B,); 0 is the baseline.
         progressed_by: Bin of the first film with progression, (B,); 0 if there was none.
         replaced_in: Bin of the replacement, (B,); 0 if there was none.
         died_in: Bin of the death, (B,); 0 if there was none.
+        death_after_gap: ``censor`` or ``either``, the sensitivity.
 
     Raises:
         ValueError: An event does not come after the last film without progression.
@@ -77,10 +87,12 @@ def observe(
             raise ValueError("an event must come after the last film without progression")
     progressed = progressed_by > 0
     replaced = ~progressed & (replaced_in > 0)
-    died = ~progressed & ~replaced & (died_in > 0) & (died_in == last_free_film + 1)
-    unseen = replaced & (replaced_in > last_free_film + 1)
-    causes = torch.stack([progressed | unseen, replaced, died], dim=1).float()
+    died = ~progressed & ~replaced & (died_in > 0)
+    if death_after_gap == "censor":
+        died &= died_in == last_free_film + 1
     event_by = torch.where(progressed, progressed_by, torch.where(replaced, replaced_in, died_in))
+    unseen = (replaced | died) & (event_by > last_free_film + 1)
+    causes = torch.stack([progressed | unseen, replaced, died], dim=1).float()
     return Observed(last_free_film, event_by, causes)
 
 

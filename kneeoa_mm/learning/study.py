@@ -188,7 +188,13 @@ def labels_of(knees: pd.DataFrame, config: TrainJSLConfig) -> dict[str, Tensor]:
     if config.kl_input == "read":
         labels["kl_read"] = grades
     if config.time_head == "hazard":
-        labels |= vars(observed_of(knees, config.outcome, config.visits_months))
+        seen = observed_of(
+            knees,
+            config.outcome,
+            config.visits_months,
+            death_after_gap=config.death_after_gap,
+        )
+        labels |= vars(seen)
     return labels
 
 

@@ -7,8 +7,10 @@ import torch
 
 from kneeoa_mm.learning.event_times import observed_of
 from kneeoa_mm.learning.hazards import Cause, hazard_loss, survival
+from kneeoa_mm.learning.study import labels_of
 from kneeoa_mm.learning.time_heads import HazardHead
 from kneeoa_mm.records import Outcome
+from kneeoa_mm.settings import TrainJSLConfig
 
 VISITS = (12, 24, 36, 48)
 OUTCOME = Outcome.KL_PROGRESSION
@@ -70,6 +72,16 @@ def test_replacement_is_no_rival_of_an_outcome_that_counts_it():
     cells = {"tkr_event_observed": 1, "tkr_upper_months": 30.0}
     composite = Outcome.JSL_OR_KR_48M
     assert one(composite, **interval(24.0, outcome=composite), **cells) == (2, 0, NOTHING)
+
+
+@pytest.mark.parametrize(("choice", "causes"), [("censor", NOTHING), ("either", [1.0, 0.0, 1.0])])
+def test_a_recipe_chooses_what_a_death_after_skipped_films_says(choice, causes):
+    config = TrainJSLConfig(
+        time_head="hazard", outcome=OUTCOME, visits_months=VISITS, death_after_gap=choice
+    )
+    knee = interval(12.0, death_months=30.0, kl_grade=2, **{str(OUTCOME): None})
+    labels = labels_of(pd.DataFrame([knee]), config)
+    assert labels["causes"][0].tolist() == causes
 
 
 def life_courses(n, hazards, *, skipped, seed=0):

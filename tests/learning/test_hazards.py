@@ -131,6 +131,21 @@ def test_an_event_before_the_last_free_film_is_refused():
         observe(*bins(3, 2, 0, 0))
 
 
+def fitted(seen):
+    """The logits (1, BINS, 4) of greatest likelihood, the same for all knees."""
+    logits = torch.zeros(1, BINS, 4, requires_grad=True)
+    optimiser = torch.optim.LBFGS([logits], max_iter=30, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimiser.zero_grad()
+        loss = hazard_loss(logits.expand(len(seen.free_until), -1, -1), seen)
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    return logits.detach()
+
+
 def test_known_hazards_are_recovered_although_a_third_of_the_visits_is_skipped():
     """A likelihood that put the event into its last bin would be off by several hundredths.
 
@@ -155,16 +170,54 @@ def test_known_hazards_are_recovered_although_a_third_of_the_visits_is_skipped()
     replaced = np.where(cause == Cause.REPLACEMENT, event_bin, 0)
     died = np.where(cause == Cause.DEATH, event_bin, 0)
     seen = observe(*(torch.tensor(each) for each in (last, first, replaced, died)))
-    logits = torch.zeros(1, BINS, 4, requires_grad=True)
-    optimiser = torch.optim.LBFGS([logits], max_iter=30, line_search_fn="strong_wolfe")
-
-    def closure():
-        optimiser.zero_grad()
-        loss = hazard_loss(logits.expand(n, -1, -1), seen)
-        loss.backward()
-        return loss
-
-    optimiser.step(closure)
-    found = logits.detach().softmax(dim=2)[0, :, 1:].numpy()
+    found = fitted(seen).softmax(dim=2)[0, :, 1:].numpy()
     for cause, off in zip(Cause, (0.015, 0.01, 0.01), strict=True):
         np.testing.assert_allclose(found[:, cause], true[:, cause], atol=off, err_msg=cause.name)
+
+
+PROGRESSES, DIES = 0.08, 0.04
+
+
+def illness_and_death(n, dies_after, rng):
+    """Knees that progress and persons who die, before progression or after; 40 % of films skipped.
+
+    Returns:
+        What ``observe`` is told, and the share of knees that truly progressed by the end.
+    """
+    last, first, died = (np.zeros(n, dtype=np.int64) for _ in range(3))
+    has_progressed, is_alive = np.zeros(n, dtype=bool), np.ones(n, dtype=bool)
+    for j in range(1, BINS + 1):
+        dies = is_alive & (rng.random(n) < np.where(has_progressed, dies_after, DIES))
+        died[dies], is_alive = j, is_alive & ~dies
+        # of those who do not die in the bin, so that the two hazards add up
+        progresses = is_alive & ~has_progressed & (rng.random(n) < PROGRESSES / (1 - DIES))
+        has_progressed |= progresses
+        filmed = is_alive & (rng.random(n) > 0.4)
+        last[filmed & ~has_progressed] = j
+        first[filmed & has_progressed & (first == 0)] = j
+    progressed_share = has_progressed.mean()
+    none = np.zeros(n, dtype=np.int64)
+    return tuple(map(torch.tensor, (last, first, none, died))), progressed_share
+
+
+def incidences(dies_after):
+    """Incidence of progression by the end: the truth, and by each reading of a death."""
+    seen, truth = illness_and_death(40_000, dies_after, np.random.default_rng(0))
+    found = (
+        cumulative_incidence(fitted(observe(*seen, death_after_gap=choice)))[0, -1]
+        for choice in ("censor", "either")
+    )
+    return truth, *(float(each[Cause.PROGRESSION]) for each in found)
+
+
+def test_where_progression_kills_nobody_a_death_after_a_gap_may_censor():
+    """Counting it as either takes deaths for progression."""
+    truth, censored, either = incidences(DIES)
+    assert censored == pytest.approx(truth, abs=0.01)
+    assert either > truth + 0.02
+
+
+def test_where_progression_kills_the_two_readings_enclose_its_incidence():
+    """Censoring then forgets those who progressed, died of it, and were never seen."""
+    truth, censored, either = incidences(5 * DIES)
+    assert censored + 0.005 < truth < either
