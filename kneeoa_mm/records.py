@@ -236,13 +236,23 @@ class Reject:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic with its interval, or the reason why there is none."""
+    """A statistic with its interval, or the reason why there is none.
+
+    Attributes:
+        value: The statistic; None where the sample does not define it.
+        ci_low: Lower 95 % limit; None without an interval.
+        ci_high: Upper 95 % limit.
+        n: Rows.
+        reason: Why there is no value, or no interval.
+        note: What makes an interval that is there doubtful.
+    """
 
     value: float | None
     ci_low: float | None = None
     ci_high: float | None = None
     n: int = 0
     reason: str | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True)

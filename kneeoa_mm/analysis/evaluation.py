@@ -58,7 +58,7 @@ METRICS_FILE = "metrics.json"
 FIGURES_FOLDER = "figures"
 THRESHOLDS = (0.1, 0.2, 0.3)
 """Where decisions are judged unless other risks are stated."""
-_ESTIMATE = ("value", "ci_low", "ci_high", "n", "reason", EXPLORATORY)
+_ESTIMATE = ("value", "ci_low", "ci_high", "n", "reason", "note", EXPLORATORY)
 _COLUMNS = ("target", "estimand", "metric", *_ESTIMATE)
 _SUBGROUP_COLUMNS = (
     "target",

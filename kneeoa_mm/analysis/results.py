@@ -26,7 +26,7 @@ OUTCOME_NAMES: Mapping[str, str] = {
 
 
 def as_json(estimate: Estimate) -> dict[str, Any]:
-    """``value``, ``ci_low``, ``ci_high`` and ``n``, and ``reason`` where one of them is missing.
+    """``value``, ``ci_low``, ``ci_high`` and ``n``, and ``reason`` or ``note`` where there is one.
 
     Example:
         >>> as_json(Estimate(None, n=3, reason="only one class in the truth"))
@@ -39,7 +39,8 @@ def as_json(estimate: Estimate) -> dict[str, Any]:
         "ci_high": estimate.ci_high,
         "n": estimate.n,
     }
-    return document | ({"reason": estimate.reason} if estimate.reason else {})
+    told = {"reason": estimate.reason, "note": estimate.note}
+    return document | {name: text for name, text in told.items() if text}
 
 
 def from_json(document: Mapping[str, Any]) -> Estimate:
@@ -54,6 +55,7 @@ def from_json(document: Mapping[str, Any]) -> Estimate:
         document.get("ci_high"),
         document.get("n", 0),
         document.get("reason"),
+        document.get("note"),
     )
 
 

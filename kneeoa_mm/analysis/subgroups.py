@@ -64,8 +64,6 @@ MISSING = "missing"
 MIN_PERSONS = 10
 """Fewer have no figures: intervals would say nothing, and the table could name a person."""
 _MAX_LEVELS = 12
-_MIN_DEFINED = 0.9
-"""Share of draws that must define an estimate for its variance to be that of the draws."""
 
 Judged = Mapping[str, tuple[Metric, Any]]
 """Name to metric, and to what it wants beside the truth."""
@@ -249,6 +247,4 @@ def _test(levels: Mapping[str, Resampled]) -> dict[str, Any]:
 
 
 def _varies(each: Resampled) -> bool:
-    if each.value is None or not each.draws.size:
-        return False
-    return bool(np.mean(~np.isnan(each.draws)) >= _MIN_DEFINED and np.nanstd(each.draws) > 0)
+    return each.has_interval and bool(np.nanstd(each.draws) > 0)

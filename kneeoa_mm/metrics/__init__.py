@@ -27,6 +27,7 @@ from kneeoa_mm.metrics.grades import (
 from kneeoa_mm.metrics.heterogeneity import Heterogeneity, heterogeneity
 from kneeoa_mm.metrics.intervals import (
     CI_PERCENTILES,
+    FEW_PERSONS,
     ONE_PERSON,
     Z_95,
     Resampled,
@@ -63,6 +64,7 @@ __all__ = [
     "CI_PERCENTILES",
     "CURVE_THRESHOLDS",
     "DECISION_THRESHOLD",
+    "FEW_PERSONS",
     "GRADE_METRICS",
     "GRADE_PROBABILITY_METRICS",
     "OF_ONE_GRADE",

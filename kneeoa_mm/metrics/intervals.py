@@ -24,6 +24,13 @@ CI_PERCENTILES = (2.5, 97.5)
 Z_95 = float(ndtri(0.975))
 """Standard errors from a value to a limit of its 95 % interval, where it is normal."""
 ONE_PERSON = "all knees are of one person, so there is no interval"
+MIN_DEFINED = 0.9
+"""Share of draws that must define a metric; limits of the others alone would leave out the worst
+samples, and look like certainty."""
+FEW_PERSONS = 10
+"""With fewer persons of a class, 95 % intervals hold the truth in clearly less than 95 of 100
+studies (``tests/metrics/test_few_events.py``)."""
+_DRAWS_THAT_TELL_PERSONS_APART = 64
 _RAISED_BY_NOISE = frozenset({"ece"})
 _CELLS_AT_ONCE = 400_000
 """Rows times draws that are weighed together: what a core's cache holds."""
@@ -108,12 +115,14 @@ class Resampled:
         draws: Of each draw, NaN where one does not define it, (draws,); none of one person.
         n: Rows.
         reason: Why there is no value, or there are no draws.
+        note: What makes an interval doubtful.
     """
 
     value: float | None
     draws: Array
     n: int
     reason: str | None = None
+    note: str | None = None
 
     def __sub__(self, other: Resampled) -> Resampled:
         """The difference, draw by draw.
@@ -125,7 +134,19 @@ class Resampled:
             return Resampled(None, self.draws, self.n, missing.reason)
         both = self.draws.size and other.draws.size
         draws = self.draws - other.draws if both else np.empty(0)
-        return Resampled(self.value - other.value, draws, self.n, self.reason or other.reason)
+        return Resampled(
+            self.value - other.value,
+            draws,
+            self.n,
+            self.reason or other.reason,
+            self.note or other.note,
+        )
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether there is a value, and nearly all draws define it."""
+        known = bool(self.draws.size) and self.value is not None
+        return known and bool(np.mean(~np.isnan(self.draws)) >= MIN_DEFINED)
 
     def estimate(self, *, centred: bool = False) -> Estimate:
         """The value with its percentile interval.
@@ -138,13 +159,14 @@ class Resampled:
         if self.value is None:
             return Estimate(None, n=self.n, reason=self.reason)
         defined = self.draws[~np.isnan(self.draws)]
-        if not len(defined):
-            reason = self.reason or "no bootstrap draw defines an interval"
+        if not self.has_interval:
+            share = len(defined) / self.draws.size if self.draws.size else 0.0
+            reason = self.reason or f"only {share:.0%} of the draws define it, so no interval"
             return Estimate(self.value, n=self.n, reason=reason)
         low, high = np.percentile(defined, CI_PERCENTILES)
         if centred:
             low, high = np.maximum(0, np.array([low, high]) - np.mean(defined) + self.value)
-        return Estimate(self.value, float(low), float(high), self.n)
+        return Estimate(self.value, float(low), float(high), self.n, note=self.note)
 
 
 def resample(
@@ -158,7 +180,8 @@ def resample(
     """A metric of the sample and of each draw.
 
     Rows that always come together are of one person. They have no draws: each would be the sample
-    itself, and look like certainty.
+    itself, and look like certainty. Nor are there draws where all events, or all others, are of
+    one person.
 
     Args:
         metric: What to compute.
@@ -182,10 +205,28 @@ def resample(
         return Resampled(value, np.empty(0), n)
     if all(np.array_equal(row, drawn[0]) for row in drawn):
         return Resampled(value, np.empty(0), n, ONE_PERSON)
+    reason, note = _few_persons(truth, drawn)
+    if reason:
+        return Resampled(value, np.empty(0), n, reason)
     at_once = max(1, _CELLS_AT_ONCE // n)
     parts = (drawn[:, i : i + at_once] for i in range(0, drawn.shape[1], at_once))
     draws = [weighed(np.ascontiguousarray(part * counts, dtype=np.float64)) for part in parts]
-    return Resampled(value, np.concatenate(draws), n)
+    return Resampled(value, np.concatenate(draws), n, note=note)
+
+
+def _few_persons(truth: Labels, drawn: NDArray[Any]) -> tuple[str | None, str | None]:
+    """Of events and non-events, why there is no interval, or what makes it doubtful."""
+    if not np.isin(truth, (0, 1)).all():
+        return None, None
+    note = None
+    for named, of_class in (("without", truth == 0), ("with", truth == 1)):
+        rows = drawn[of_class][:, :_DRAWS_THAT_TELL_PERSONS_APART]
+        persons = len(np.unique(rows, axis=0))
+        if persons == 1:
+            return f"one person alone has a knee {named} the event, so there is no interval", None
+        if 0 < persons < FEW_PERSONS:
+            note = f"only {persons} persons have a knee {named} the event: the interval is too sure"
+    return None, note
 
 
 def estimate(

@@ -302,8 +302,10 @@ def test_intervals_cover_the_truth_in_clustered_data():
 
 
 def test_draws_that_do_not_define_a_metric_are_left_out_of_its_interval():
-    event, risk = np.array([1, 0, 0, 0]), np.array([0.9, 0.1, 0.2, 0.3])
-    weights = np.array([[0, 1], [1, 1], [1, 1], [2, 1]])
+    """One of 19 draws has no event; the others rank their pairs right, so the limits are 1."""
+    event, risk = np.array([1, 1, 0, 0, 0]), np.array([0.9, 0.8, 0.1, 0.2, 0.3])
+    without_events, others = [0, 0, 2, 2, 1], ([1, 2, 1, 1, 0], [2, 1, 1, 0, 1])
+    weights = np.array([without_events, *(others * 9)]).T
     estimate = metrics.estimate(metrics.auroc, event, risk, weights)
     assert (estimate.ci_low, estimate.ci_high) == (1.0, 1.0)
 

@@ -79,12 +79,12 @@ def _metric_table(caption: str, estimates: Mapping[str, Estimate], new: set[str]
             show(e.value),
             show_interval(e),
             f"{e.n:,}",
-            e.reason or "",
+            e.reason or e.note or "",
         ]
         for name, e in estimates.items()
     ]
     bars = [None if name.startswith(HAS_NO_BAR) else bar_of(e) for name, e in estimates.items()]
-    columns = ["Metric", "Value", "95 % CI", "Knees", "Why not"]
+    columns = ["Metric", "Value", "95 % CI", "Knees", "Remark"]
     if not any(row[-1] for row in rows):
         rows, columns = [row[:-1] for row in rows], columns[:-1]
     return Table(caption, columns, rows, bars, _EXPLORATORY if new else "")

@@ -52,10 +52,11 @@ def with_interval(estimate: Estimate, digits: int = 3) -> str:
 
 
 def tile_of(label: str, estimate: Estimate, digits: int = 2) -> Tile:
-    """A tile of an estimate; without a value it says why."""
+    """A tile of an estimate; without a value or a sound interval it says why."""
     if estimate.value is None:
         return Tile(label, NOTHING, estimate.reason or "")
     interval = f"95 % CI {show_interval(estimate, digits)}"
+    interval += f"; {estimate.note}" if estimate.note else ""
     detail = interval if estimate.ci_low is not None else estimate.reason or ""
     return Tile(label, show(estimate.value, digits), detail)
 
