@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -42,7 +43,7 @@ from kneeoa_mm.imaging.attributes import Attributes
 from kneeoa_mm.imaging.codestream import read_codestream
 from kneeoa_mm.imaging.eligibility import refuse_what_is_no_film
 from kneeoa_mm.imaging.faults import as_item_errors
-from kneeoa_mm.imaging.greyscale import is_flat, own_bits
+from kneeoa_mm.imaging.greyscale import is_blind, is_flat, own_bits
 from kneeoa_mm.imaging.header import (
     is_for_processing,
     read_grey_scale,
@@ -58,8 +59,14 @@ NO_DECODER = "E_NO_DECODER"
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima"})
 
 _PREAMBLE_BYTES, _MAGIC = 128, b"DICM"
-_BARE_STARTS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
-"""Groups 0002 and 0008, one of which every data set starts with, in either byte order."""
+_BARE_START = re.compile(
+    rb"([\x02\x08]\0..|\0[\x02\x08]..)(AE|AS|CS|DA|DT|LO|LT|OB|PN|SH|ST|TM|UI|UL|UN|US|UT)"
+    rb"|\x08\0[\0\x01\x05\x08\x12-\x18]\0[\x02-\x40]\0\0\0",
+    re.DOTALL,
+)
+"""Group 0002 or 0008, with one of which every data set starts: in either byte order with a value
+representation, or in little endian with one of the first elements and a short length."""
+_BARE_BYTES = 8
 _PIXEL_DATA = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
 """The tag (7FE0,0010) in either byte order."""
 _DICOMDIR = "1.2.840.10008.1.3.10"
@@ -84,6 +91,16 @@ def is_dicom(path: Path) -> bool:
     with path.open("rb") as stream:
         start = stream.read(_PREAMBLE_BYTES + len(_MAGIC))
     return start[_PREAMBLE_BYTES:] == _MAGIC and path.name.upper() != "DICOMDIR"
+
+
+def is_bare(path: Path) -> bool:
+    """Whether the file starts as a data set without preamble and meta information does.
+
+    Raises:
+        OSError: The file cannot be opened.
+    """
+    with path.open("rb") as stream:
+        return _BARE_START.match(stream.read(_BARE_BYTES)) is not None
 
 
 def read_film(path: Path, *, max_pixels: int, user_spacing_mm: float | None = None) -> Radiograph:
@@ -125,7 +142,7 @@ def _film(
 ) -> Radiograph:
     grey_scale, flags = read_grey_scale(header)
     pixels = grey_scale(stored)
-    if grey_scale.voi is not None and is_flat(pixels):
+    if grey_scale.voi is not None and is_blind(pixels):
         pixels = replace(grey_scale, voi=None)(stored)
         flags.append(QCFlag.VOI_IGNORED)
     if is_for_processing(header):
@@ -190,9 +207,7 @@ def _check_start(path: Path, max_pixels: int) -> None:
         refuse("E_TOO_LARGE", f"the file is larger than any film of {max_pixels} px (max_pixels)")
     if is_dicom(path):
         return
-    with path.open("rb") as stream:
-        is_bare = stream.read(2) in _BARE_STARTS
-    if is_bare:
+    if is_bare(path):
         refuse("E_NO_META", "a data set without preamble and meta information; rewrite it whole")
     refuse("E_NOT_DICOM", "the file does not start as a DICOM file (no DICM after the preamble)")
 

@@ -198,6 +198,15 @@ def is_flat(pixels: NDArray[np.float32]) -> bool:
     return all((row == first).all() for row in pixels)
 
 
+def is_blind(pixels: NDArray[np.float32]) -> bool:
+    """Whether nothing would be left of a film: its 0.1 and 99.9 percentiles are one grey.
+
+    A marker that is brighter than all else must not pass for a picture.
+    """
+    low, high = grey_range(pixels)
+    return low == high
+
+
 def grey_range(pixels: NDArray[np.float32]) -> tuple[float, float]:
     """The 0.1 and 99.9 percentiles of a film, from about 250,000 of its pixels.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from kneeoa_mm.errors import InputError
-from kneeoa_mm.imaging.dicom import DICOM_SUFFIXES, is_dicom
+from kneeoa_mm.imaging.dicom import DICOM_SUFFIXES, is_bare, is_dicom
 from kneeoa_mm.imaging.journal import is_output
 from kneeoa_mm.imaging.pictures import PICTURE_SUFFIXES, is_picture
 
@@ -39,6 +40,7 @@ class Studies:
 def find_films(studies: Path, *, out: Path | None = None) -> Studies:
     """Find the films: files that are DICOM or a picture, or have the suffix of one.
 
+    A file that cannot be read may be one, and so becomes a reject that bears its name.
     Hidden files and folders are left alone, and so are outputs of ``preprocess`` that stand among
     the studies. A link is followed only to a file of this folder that is not found by itself, as
     git-annex has them.
@@ -93,7 +95,7 @@ def holds_dicom(studies: Path) -> bool:
         path.suffix.lower() not in PICTURE_SUFFIXES
         and (not path.is_symlink() or _leads_inside(path, root))
         and _is_film(path)
-        and (path.suffix.lower() in DICOM_SUFFIXES or is_dicom(path))
+        and (path.suffix.lower() in DICOM_SUFFIXES or _may_be(is_dicom, path))
         for path in _files(root, None)
     )
 
@@ -107,6 +109,11 @@ def _files(root: Path, out: Path | None) -> Iterator[Path]:
     unread: list[OSError] = []
     for name, folders, files in os.walk(root, onerror=unread.append):
         folder = Path(name)
+        if not os.access(folder, os.X_OK):
+            # its files have names, and nothing else can be learnt of them
+            unread.append(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+            folders.clear()
+            continue
         below = [folder / each for each in sorted(folders) if not each.startswith(".")]
         yield from (path for path in below if path.is_symlink())
         folders[:] = [path.name for path in below if path != out and not is_output(path)]
@@ -121,15 +128,23 @@ def _files(root: Path, out: Path | None) -> Iterator[Path]:
 
 
 def _is_film(path: Path) -> bool:
-    suffix = path.suffix.lower()
-    try:
-        # reading a pipe would wait for ever
-        if path.name.startswith(".") or not path.is_file():
-            return False
-        # a text may start as a BMP does, so only a file without a suffix is judged by its start
-        return suffix in _FILM_SUFFIXES or is_dicom(path) or (not suffix and is_picture(path))
-    except OSError:
+    # reading a pipe would wait for ever
+    if path.name.startswith(".") or not path.is_file():
         return False
+    suffix = path.suffix.lower()
+    if suffix in _FILM_SUFFIXES or _may_be(is_dicom, path):
+        return True
+    # a text may start as a BMP does, so only a file without a suffix is judged by so short a start;
+    # a number is none, but the end of a UID
+    is_named = bool(suffix.strip(".0123456789"))
+    return not is_named and (_may_be(is_bare, path) or _may_be(is_picture, path))
+
+
+def _may_be(kind: Callable[[Path], bool], path: Path) -> bool:
+    try:
+        return kind(path)
+    except OSError:
+        return True
 
 
 def _no_films(studies: Path, found: str) -> InputError:

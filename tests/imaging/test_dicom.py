@@ -269,6 +269,20 @@ def test_a_window_that_blinds_the_film_is_left_out_and_flagged(tmp_path: Path) -
     np.testing.assert_array_equal(film.pixels, _read(_film(tmp_path / "plain.dcm")).pixels)
 
 
+@pytest.mark.parametrize("centre", [-5000, 4050])
+def test_a_window_that_shows_only_a_marker_is_left_out_and_flagged(
+    tmp_path: Path, centre: int
+) -> None:
+    """A lead letter and a scratch keep the film from one grey, and yet no knee is seen."""
+    values = STORED // 2
+    values[:3, :3], values[-2:, -2:] = 4095, 0
+    window = {"WindowCenter": centre, "WindowWidth": 60}
+    film = _read(phantoms.write(phantoms.dataset(values, **window), tmp_path / "film.dcm"))
+    plain = _read(phantoms.write(phantoms.dataset(values), tmp_path / "plain.dcm"))
+    assert QCFlag.VOI_IGNORED in film.flags
+    np.testing.assert_array_equal(film.pixels, plain.pixels)
+
+
 @pytest.mark.parametrize("is_inverted", [False, True])
 def test_padding_is_dark_and_leaves_the_greys_of_the_film_alone(
     tmp_path: Path, is_inverted: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -10,11 +11,14 @@ from typing import Any
 
 import nights
 import numpy as np
+import pandas as pd
+import pydicom
 import pytest
 from PIL import Image
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from kneeoa_mm.errors import InputError
-from kneeoa_mm.imaging.studies import find_films
+from kneeoa_mm.imaging.studies import find_films, holds_dicom
 
 needs_links = pytest.mark.skipif(sys.platform == "win32", reason="needs symbolic links")
 
@@ -114,6 +118,62 @@ def test_a_folder_that_cannot_be_listed_stops_the_run(
     with pytest.raises(InputError, match="Permission denied") as refused:
         find_films(tmp_path)
     assert "Zelenka" not in str(refused.value)
+
+
+def test_a_folder_whose_files_cannot_be_looked_at_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lists their names, and to ask for anything else fails."""
+    nights.write_film(tmp_path / "9000017.dcm")
+    nights.write_film(tmp_path / "Zelenka" / "9000018.dcm")
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "Zelenka")
+    with pytest.raises(InputError, match=r"1 folders \(Permission denied") as refused:
+        find_films(tmp_path)
+    assert "Zelenka" not in str(refused.value)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_a_file_that_cannot_be_opened_is_rejected_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Without a suffix nobody knows that it is a film; passed over, its person would be lost."""
+    films = tmp_path / "films"
+    nights.write_film(films / "9000017.dcm")
+    closed = nights.write_film(films / "V00" / "000001")
+    opened = Path.open
+
+    def refuse(path: Path, *arguments: Any, **named: Any) -> Any:
+        if path.name == closed.name:
+            raise OSError(number, os.strerror(number))
+        return opened(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert holds_dicom(closed.parent)
+    result = nights.run(films, tmp_path / "out")
+    (reject,) = pd.read_csv(result.out / "rejects.csv", dtype=str).to_dict("records")
+    assert (reject["source"], reject["code"]) == ("V00/000001", "E_READ")
+    assert errno.errorcode[number] in reject["message"]
+    assert result.failed == 1
+
+
+@pytest.mark.parametrize("name", ["000001", "1.2.840.113.5.2"])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_a_film_that_lost_its_preamble_is_rejected_by_name(
+    tmp_path: Path, name: str, syntax: UID
+) -> None:
+    nights.write_film(tmp_path / "films" / "9000017.dcm")
+    whole = pydicom.dcmread(tmp_path / "films" / "9000017.dcm")
+    del whole.file_meta
+    whole.preamble = None
+    whole.save_as(tmp_path / "films" / name, enforce_file_format=False, **_encoding(syntax))
+    (tmp_path / "films" / "notes").write_bytes(b"\x08\x00 no film, by chance")
+    result = nights.run(tmp_path / "films", tmp_path / "out")
+    assert result.figures["rejects"] == {"E_NO_META": 1}
+    assert result.counts["not_dicom"] == 1
+
+
+def _encoding(syntax: UID) -> dict[str, bool]:
+    return {"implicit_vr": syntax.is_implicit_VR, "little_endian": syntax.is_little_endian}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs file names of any bytes")
