@@ -67,7 +67,11 @@ def draw(target: Target, document: Mapping[str, Any]) -> Iterator[tuple[str, Fig
     yield (
         f"{target.name}_calibration",
         figures.reliability(
-            {title: calibrated(target)}, title=f"{title}: calibration", xlabel=xlabel, ylabel=ylabel
+            calibrated(target),
+            document["curves"][target.name]["calibration"],
+            title=f"{title}: calibration",
+            xlabel=xlabel,
+            ylabel=ylabel,
         ),
     )
 
@@ -84,7 +88,7 @@ def curves_of(target: Target) -> dict[str, Any]:
     """Numbers behind the calibration and decision curves of a target; empty without knees."""
     if not len(target.truth):
         return {}
-    bins = reliability_bins(calibrated(target)).items()
+    bins = reliability_bins(calibrated(target), persons=target.persons).items()
     found: dict[str, Any] = {"calibration": {k: [round(float(x), 6) for x in v] for k, v in bins}}
     if target.name != KL:
         decisions = decision_curves(target.truth, {"model": target.probability})

@@ -85,54 +85,95 @@ def precision_recall(curves: Mapping[str, Scored], *, title: str) -> Figure:
 
 
 @styled
-def reliability(curves: Mapping[str, Scored], *, title: str, xlabel: str, ylabel: str) -> Figure:
-    """Observed share against mean probability, in bins of about equal counts, over a histogram."""
+def reliability(
+    scored: Scored,
+    bins: Mapping[str, Sequence[float] | NDArray[np.float64]],
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+) -> Figure:
+    """Observed share against mean probability, with limits, over a histogram.
+
+    Args:
+        scored: For the histogram.
+        bins: Of ``reliability_bins``.
+        title: What was predicted.
+        xlabel: Of the probability.
+        ylabel: Of the observed share.
+    """
     figure = Figure(figsize=(4.3, 4.9), layout="constrained")
     axes, below = figure.subplots(2, sharex=True, height_ratios=[5, 1])
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
-    for (name, scored), colour in _coloured(curves):
-        bins = reliability_bins(scored)
-        axes.errorbar(
-            bins["mean_probability"],
-            bins["observed"],
-            yerr=[bins["observed"] - bins["low"], bins["high"] - bins["observed"]],
-            color=colour,
-            marker="o",
-            markersize=4,
-            elinewidth=0.9,
-            label=name,
-        )
-        below.hist(scored.probability, bins=np.linspace(0, 1, 41), color=colour, alpha=0.55)
+    colour = CATEGORICAL[0]
+    observed = np.asarray(bins["observed"])
+    axes.errorbar(
+        bins["mean_probability"],
+        observed,
+        yerr=[observed - bins["low"], bins["high"] - observed],
+        color=colour,
+        marker="o",
+        markersize=4,
+        elinewidth=0.9,
+    )
+    below.hist(scored.probability, bins=np.linspace(0, 1, 41), color=colour, alpha=0.55)
     axes.set(title=title, ylabel=ylabel, xlim=(0, 1), ylim=(-0.02, 1.02))
-    if len(curves) > 1:
-        axes.legend(loc="upper left")
     below.set(xlabel=xlabel, ylabel="Knees")
     below.grid(visible=False)
     return figure
 
 
-def reliability_bins(scored: Scored, *, n_bins: int = 10) -> dict[str, NDArray[np.float64]]:
-    """Bins of about equal counts for a reliability curve.
+def reliability_bins(
+    scored: Scored, *, n_bins: int = 10, persons: NDArray[np.str_] | None = None
+) -> dict[str, NDArray[np.float64]]:
+    """Bins of about equal counts for a reliability curve; equal probabilities share a bin.
+
+    Args:
+        scored: Events and probabilities, (n,).
+        n_bins: At most so many.
+        persons: Whose each row is, (n,); None takes rows as independent.
 
     Returns:
-        ``mean_probability``, ``observed`` share, its Wilson 95 % limits ``low`` and ``high`` (which
-        count knees, not persons, and only guide the eye) and ``n``, each one value a bin.
+        ``mean_probability``, ``observed`` share, its Wilson 95 % limits ``low`` and ``high`` for
+        as many independent knees as tell the same as these, and ``n``, each one value a bin.
+
+    Source:
+        Franco et al. 2019, J Surv Stat Methodol 7:334, for limits by the effective sample size.
     """
-    order = np.argsort(scored.probability, kind="stable")
+    event, probability = scored
     # ten knees a bin at least, else the curve is noise
-    parts = np.array_split(order, max(1, min(n_bins, len(order) // 10)))
-    n = np.array([len(part) for part in parts], dtype=float)
-    observed = np.array([scored.event[part].mean() for part in parts])
-    narrow = Z_95**2 / n
+    wanted = max(1, min(n_bins, len(event) // 10))
+    inner = np.arange(1, wanted) / wanted
+    edges = np.unique(np.quantile(probability, inner, method="inverted_cdf"))
+    place = np.searchsorted(edges[edges < probability.max()], probability, side="left")
+    parts = [np.flatnonzero(place == k) for k in range(int(place.max()) + 1)]
+    owner = np.arange(len(event)) if persons is None else np.unique(persons, return_inverse=True)[1]
+    observed = np.array([event[part].mean() for part in parts])
+    effective = np.array([_effective_size(event[part], owner[part]) for part in parts])
+    narrow = Z_95**2 / effective
     centre = (observed + narrow / 2) / (1 + narrow)
-    half = Z_95 / (1 + narrow) * np.sqrt((observed * (1 - observed) + narrow / 4) / n)
+    half = Z_95 / (1 + narrow) * np.sqrt((observed * (1 - observed) + narrow / 4) / effective)
     return {
-        "mean_probability": np.array([scored.probability[part].mean() for part in parts]),
+        "mean_probability": np.array([probability[part].mean() for part in parts]),
         "observed": observed,
         "low": np.minimum(centre - half, observed),
         "high": np.maximum(centre + half, observed),
-        "n": n,
+        "n": np.array([len(part) for part in parts], dtype=float),
     }
+
+
+def _effective_size(event: NDArray[np.int64], person: NDArray[np.int64]) -> float:
+    """How many independent knees, at most these, would give a share of this variance.
+
+    Where it has none, the persons: that all agree is what each of them says once.
+    """
+    _, of_person = np.unique(person, return_inverse=True)
+    share = event.mean()
+    surplus = np.bincount(of_person, weights=event - share)
+    scatter = float(surplus @ surplus)
+    if scatter == 0:
+        return float(of_person.max() + 1)
+    return float(min(len(event), len(event) ** 2 * share * (1 - share) / scatter))
 
 
 @styled

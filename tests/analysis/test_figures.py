@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
+from scipy.stats import binomtest
 
 from kneeoa_mm.analysis import figure_style, figures, survival_figures
 from kneeoa_mm.analysis.figures import Scored
 from kneeoa_mm.analysis.nonparametric import cumulative_incidence
+from kneeoa_mm.metrics import bootstrap_weights
 from kneeoa_mm.records import Estimate
 
 
@@ -70,6 +72,53 @@ def test_reliability_bins_hold_about_equal_counts_and_cover_a_calibrated_model()
     assert np.all((bins["low"] <= bins["observed"]) & (bins["observed"] <= bins["high"]))
     inside = (bins["low"] <= bins["mean_probability"]) & (bins["mean_probability"] <= bins["high"])
     assert inside.sum() >= 8
+
+
+def test_reliability_bins_do_not_depend_on_the_order_of_rows():
+    """A model of few risks, as by grade, ties them; ties are never cut by where they stand."""
+    generator = np.random.default_rng(1)
+    probability = generator.choice([0.02, 0.1, 0.3, 0.35], 300, p=[0.5, 0.3, 0.15, 0.05])
+    event = (generator.random(300) < probability).astype(np.int64)
+    bins = figures.reliability_bins(Scored(event, probability))
+    by_event = np.argsort(event)
+    turned = figures.reliability_bins(Scored(event[by_event], probability[by_event]))
+    for name in bins:
+        np.testing.assert_allclose(turned[name], bins[name])
+    # each risk is whole, in one bin
+    assert bins["n"].sum() == 300
+    assert {0.02, 0.1} <= set(bins["mean_probability"].round(9))
+
+
+def test_limits_of_independent_knees_are_wilsons():
+    """Oracle: scipy's Wilson interval."""
+    scored = _scored(n=400)
+    bins = figures.reliability_bins(scored, n_bins=1)
+    oracle = binomtest(int(scored.event.sum()), 400).proportion_ci(method="wilson")
+    assert (bins["low"][0], bins["high"][0]) == pytest.approx((oracle.low, oracle.high))
+
+
+def test_a_second_knee_that_repeats_the_first_does_not_narrow_a_calibration_curve():
+    """Oracle: the same persons with one knee each."""
+    scored = _scored(n=400)
+    persons = np.arange(400).astype(str)
+    alone = figures.reliability_bins(scored, persons=persons)
+    doubled = Scored(*(np.repeat(each, 2) for each in scored))
+    twice = figures.reliability_bins(doubled, persons=np.repeat(persons, 2))
+    for name in ("low", "high", "observed"):
+        np.testing.assert_allclose(twice[name], alone[name], atol=1e-9)
+
+
+def test_limits_of_a_bin_are_about_those_of_draws_of_persons():
+    """Oracle: the percentiles of a bootstrap of persons, whose knees are alike."""
+    generator = np.random.default_rng(3)
+    of_person = generator.beta(1, 2, 300)
+    event = (generator.random(600) < np.repeat(of_person, 2)).astype(np.int64)
+    persons = np.repeat(np.arange(300), 2).astype(str)
+    scored = Scored(event, np.full(600, 1 / 3))
+    bins = figures.reliability_bins(scored, persons=persons)
+    weights = bootstrap_weights(persons, n_boot=2000, seed=0).astype(float)
+    low, high = np.percentile(event @ weights / weights.sum(axis=0), [2.5, 97.5])
+    assert (bins["low"][0], bins["high"][0]) == pytest.approx((low, high), abs=0.006)
 
 
 def test_few_knees_make_few_bins():

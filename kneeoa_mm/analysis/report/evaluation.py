@@ -135,13 +135,13 @@ def _figure_captions(target: str) -> dict[str, str]:
             "precision_recall": f"{title}: precision and recall, one grade against the rest; "
             "dashes mark the prevalence.",
             "calibration": f"{title}: how often the predicted grade is right, by its probability, "
-            "in bins of equal counts with Wilson intervals.",
+            "in bins of about equal counts, with Wilson intervals that count persons.",
         }
     return {
         "roc": f"{title}: receiver operating characteristic.",
         "precision_recall": f"{title}: precision and recall; the dash marks the prevalence.",
         "calibration": f"{title}: observed share of events by predicted probability, in bins of "
-        "equal counts with Wilson intervals.",
+        "about equal counts, with Wilson intervals that count persons.",
         "decision_curve": f"{title}: net benefit of treating by the model, beside treating all and "
         "none.",
         "confusion_matrix": f"{title}: decisions at the probability 0.5.",
