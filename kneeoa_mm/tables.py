@@ -254,6 +254,7 @@ PREDICTIONS = _schema(
         },
         "kl_input": _column(str, _is_in(["read", "none"]), nullable=True, required=False),
         "split": _column(str, nullable=True, required=False),
+        "fold": _column("Int64", pa.Check.ge(0), nullable=True, required=False),
         "kl_grade": _grade(),
         **{str(outcome): _binary(required=False) for outcome in Outcome},
     },
@@ -265,7 +266,8 @@ field of view, used ``whole`` because that of the image or of the model is unkno
 cumulative incidence by 24 months. In a model that was trained with the read grade and without,
 ``kl_input`` says whether the knee had a reading (``read``) or not (``none``), and
 ``NAME_prob_without_reading`` is the risk as it would be without. ``split`` is the part that the
-source put the knee in. The last columns are the truth where the input had it."""
+source put the knee in; ``fold`` that whose members alone scored it, empty where members of several
+did. The last columns are the truth where the input had it."""
 
 REJECTS = _schema(
     "rejects", {name: _column(str) for name in ("source", "stage", "code", "message")}

@@ -348,6 +348,8 @@ def predict_knees(
         [ensemble.rules.for_fold(fold) for fold in held_out_by],
     )
     predictions["seen_in_training"] = all_have_seen
+    if any(fold is not None for fold in held_out_by):
+        predictions["fold"] = pd.array(held_out_by, dtype="Int64")
     predictions["framing"] = [framing and str(framing) for framing in store.framing]
     strange = np.average(strangeness, axis=0, weights=has_say) > 1
     answered = {"kl_grade_pred", "kl_set", "framing", "kl_input"}
@@ -381,7 +383,7 @@ def assemble(
     """Members' probabilities to one row a knee.
 
     Args:
-        knees: Identity and, where known, part of the split and truth.
+        knees: Identity and, where known, part of the split, fold and truth.
         probabilities: Shape (members, knees, outputs); NaN where a member has no say.
         outputs: Names of the last axis.
         voting: Rule for the grade; probabilities are means.
@@ -408,7 +410,7 @@ def assemble(
     if any(name.endswith(WITHOUT_READING) for name in outputs):
         is_read = knees.get("kl_grade", pd.Series(pd.NA, index=knees.index)).notna()
         frame["kl_input"] = np.where(is_read, "read", "none")
-    for carried in ("split", "kl_grade", *(name.removesuffix("_prob") for name in outputs)):
+    for carried in ("split", "fold", "kl_grade", *(name.removesuffix("_prob") for name in outputs)):
         if carried in knees:
             frame[carried] = knees[carried].to_numpy()
     return frame

@@ -118,11 +118,15 @@ def test_prediction_rebuilds_the_out_of_fold_table_sets_and_all(knees, crossed):
     left, right = (table.set_index("knee_id").sort_index() for table in (reported, again))
     pd.testing.assert_frame_equal(left[PROBABILITIES], right[PROBABILITIES], atol=1e-5)
     assert (left["kl_set"] == right["kl_set"]).all()
+    folds = tables.read_table(run / "folds.parquet", tables.FOLDS).set_index("subject_id")["fold"]
+    for table in (left, right):
+        assert (table["fold"] == table["subject_id"].map(folds)).all(), "each knee says its fold"
 
 
 def test_new_knees_get_the_temperature_and_the_sets_that_all_folds_taught(crossed, strangers):
     run, _ = crossed
     calibrated, _ = predict_knees(load_ensemble(run), strangers, device="cpu")
+    assert "fold" not in calibrated, "members of all folds spoke"
     member = run / "members" / "00-simple_cnn-fold0"
     alone, _ = predict_knees(load_ensemble(member), strangers, device="cpu")
     assert "kl_set" not in alone, "a member by itself was never calibrated"
