@@ -124,7 +124,11 @@ def reliability(
 
 
 def reliability_bins(
-    scored: Scored, *, n_bins: int = 10, persons: NDArray[np.str_] | None = None
+    scored: Scored,
+    *,
+    n_bins: int = 10,
+    persons: NDArray[np.str_] | None = None,
+    shares: NDArray[np.float64] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """Bins of about equal counts for a reliability curve; equal probabilities share a bin.
 
@@ -132,6 +136,7 @@ def reliability_bins(
         scored: Events and probabilities, (n,).
         n_bins: At most so many.
         persons: Whose each row is, (n,); None takes rows as independent.
+        shares: How much each row counts, (n,); None for all the same.
 
     Returns:
         ``mean_probability``, ``observed`` share, its Wilson 95 % limits ``low`` and ``high`` for
@@ -148,13 +153,18 @@ def reliability_bins(
     place = np.searchsorted(edges[edges < probability.max()], probability, side="left")
     parts = [np.flatnonzero(place == k) for k in range(int(place.max()) + 1)]
     owner = np.arange(len(event)) if persons is None else np.unique(persons, return_inverse=True)[1]
-    observed = np.array([event[part].mean() for part in parts])
-    effective = np.array([_effective_size(event[part], owner[part]) for part in parts])
+    counts = np.ones(len(event)) if shares is None else shares
+    observed = np.array([np.average(event[part], weights=counts[part]) for part in parts])
+    effective = np.array(
+        [_effective_size(event[part], owner[part], counts[part]) for part in parts]
+    )
     narrow = Z_95**2 / effective
     centre = (observed + narrow / 2) / (1 + narrow)
     half = Z_95 / (1 + narrow) * np.sqrt((observed * (1 - observed) + narrow / 4) / effective)
     return {
-        "mean_probability": np.array([probability[part].mean() for part in parts]),
+        "mean_probability": np.array(
+            [np.average(probability[part], weights=counts[part]) for part in parts]
+        ),
         "observed": observed,
         "low": np.minimum(centre - half, observed),
         "high": np.maximum(centre + half, observed),
@@ -162,18 +172,20 @@ def reliability_bins(
     }
 
 
-def _effective_size(event: NDArray[np.int64], person: NDArray[np.int64]) -> float:
+def _effective_size(
+    event: NDArray[np.int64], person: NDArray[np.int64], counts: NDArray[np.float64]
+) -> float:
     """How many independent knees, at most these, would give a share of this variance.
 
     Where it has none, the persons: that all agree is what each of them says once.
     """
     _, of_person = np.unique(person, return_inverse=True)
-    share = event.mean()
-    surplus = np.bincount(of_person, weights=event - share)
+    share = float(np.average(event, weights=counts))
+    surplus = np.bincount(of_person, weights=counts * (event - share))
     scatter = float(surplus @ surplus)
     if scatter == 0:
         return float(of_person.max() + 1)
-    return float(min(len(event), len(event) ** 2 * share * (1 - share) / scatter))
+    return float(min(len(event), counts.sum() ** 2 * share * (1 - share) / scatter))
 
 
 @styled

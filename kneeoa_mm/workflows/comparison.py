@@ -228,7 +228,9 @@ def calibration_curves(contest: Contest) -> dict[str, Any]:
         name: {
             key: [round(float(value), 6) for value in values]
             for key, values in reliability_bins(
-                Scored(contest.events, contest.level_of(name))
+                Scored(contest.events, contest.level_of(name)),
+                persons=contest.persons,
+                shares=contest.shares,
             ).items()
         }
         for name in contest.risks

@@ -108,6 +108,22 @@ def test_a_second_knee_that_repeats_the_first_does_not_narrow_a_calibration_curv
         np.testing.assert_allclose(twice[name], alone[name], atol=1e-9)
 
 
+def test_knees_count_as_often_as_their_shares_say_in_a_calibration_curve():
+    """Oracle: the table in which each knee stands as often as it counts."""
+    scored = _scored(n=400)
+    persons = np.repeat(np.arange(200), 2).astype(str)
+    counts = np.random.default_rng(4).integers(1, 4, 400)
+    weighted = figures.reliability_bins(
+        scored, n_bins=1, persons=persons, shares=counts.astype(float)
+    )
+    rows = np.repeat(np.arange(400), counts)
+    repeated = figures.reliability_bins(
+        Scored(*(each[rows] for each in scored)), n_bins=1, persons=persons[rows]
+    )
+    for name in ("low", "high", "observed", "mean_probability"):
+        np.testing.assert_allclose(weighted[name], repeated[name])
+
+
 def test_limits_of_a_bin_are_about_those_of_draws_of_persons():
     """Oracle: the percentiles of a bootstrap of persons, whose knees are alike."""
     generator = np.random.default_rng(3)
