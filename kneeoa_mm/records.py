@@ -196,17 +196,20 @@ class KneeKey:
 
 
 _SUBJECT_AND_SIDE = (
-    re.compile(r"^(?P<subject>.*\d)_?(?P<side>[LR])$"),
+    re.compile(r"^(?P<subject>.*\d)[-_ ]?(?P<side>[LR])$"),
+    re.compile(r"^(?P<subject>.*\d)[-_ ](?P<side>(?i:left|right))$"),
     re.compile(r"^(?P<subject>.+)_(?P<side>[12])$"),
 )
+_SIDE_WORD = re.compile(r"(?<![^-_ ])(L|R|LEFT|RIGHT)(?![^-_ ])", re.IGNORECASE)
 _SIDES = {"L": Laterality.LEFT, "R": Laterality.RIGHT, "1": Laterality.RIGHT, "2": Laterality.LEFT}
 
 
 def subject_and_side(stem: str) -> tuple[str | None, Laterality | None]:
     """Subject and side in the name of an image of one knee.
 
-    Names are ``<subject><L|R>``, or ``<subject>_<1|2>`` with 1 for right and 2 for left, as in the
-    Kellgren-Lawrence collections derived from the OAI.
+    Names are ``<subject><L|R>``, perhaps with ``-``, ``_`` or a space between, ``<subject>_LEFT``
+    in any case, or ``<subject>_<1|2>`` with 1 for right and 2 for left, as in the Kellgren-Lawrence
+    collections derived from the OAI.
 
     Args:
         stem: The file name without its suffix.
@@ -220,8 +223,23 @@ def subject_and_side(stem: str) -> tuple[str | None, Laterality | None]:
     for pattern in _SUBJECT_AND_SIDE:
         match = pattern.match(stem)
         if match:
-            return match["subject"], _SIDES[match["side"]]
+            return match["subject"], _SIDES[match["side"][0].upper()]
     return None, None
+
+
+def named_side(stem: str) -> Laterality | None:
+    """The side that a word of a file's name claims: L, R, left or right, in any case.
+
+    Args:
+        stem: The file name without its suffix. Words are parted by ``-``, ``_`` and spaces, so that
+            ``lateral`` is none of them; a name that claims both sides claims neither.
+
+    Example:
+        >>> named_side("R_knee"), named_side("12345 left"), named_side("left and right")
+        (<Laterality.RIGHT: 'R'>, <Laterality.LEFT: 'L'>, None)
+    """
+    sides = {_SIDES[word[0].upper()] for word in _SIDE_WORD.findall(stem)}
+    return sides.pop() if len(sides) == 1 else None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kneeoa_mm.records import Box, KneeKey, Laterality, subject_and_side
+from kneeoa_mm.records import Box, KneeKey, Laterality, named_side, subject_and_side
 
 names = st.text(st.characters(categories=("L", "N"), include_characters="_-. "), min_size=1).filter(
     lambda text: text != "-"
@@ -49,6 +49,11 @@ def test_a_box_knows_its_size_and_centre():
         ("9003175_R", ("9003175", "R")),
         ("9003175_1", ("9003175", "R")),
         ("P-12_2", ("P-12", "L")),
+        ("12345-L", ("12345", "L")),
+        ("12345 R", ("12345", "R")),
+        ("9000017_RIGHT", ("9000017", "R")),
+        ("9000017-left", ("9000017", "L")),
+        ("9000017 bright", (None, None)),
         ("knee", (None, None)),
         ("L", (None, None)),
         ("9003175", (None, None)),
@@ -56,3 +61,28 @@ def test_a_box_knows_its_size_and_centre():
 )
 def test_subject_and_side_are_read_from_the_name(stem, expected):
     assert subject_and_side(stem) == expected
+
+
+@pytest.mark.parametrize(
+    ("stem", "side"),
+    [
+        ("12345-L", "L"),
+        ("12345 R", "R"),
+        ("9000017_RIGHT", "R"),
+        ("KNEE_LEFT", "L"),
+        ("knee_R", "R"),
+        ("R_knee", "R"),
+        ("r", "R"),
+        ("knee_right_2", "R"),
+        ("right knee R", "R"),
+        # no words, or words of both sides
+        ("lateral", None),
+        ("9003175L", None),
+        ("bright_knee", None),
+        ("L5.R1", None),
+        ("R_and_L", None),
+        ("left right", None),
+    ],
+)
+def test_a_side_is_a_word_of_the_name_of_its_own(stem, side):
+    assert named_side(stem) == side

@@ -150,6 +150,8 @@ def _film(
     spacing, source, doubts = read_spacing(header)
     if spacing is None:
         spacing, source = user_spacing(user_spacing_mm)
+        if len(set(header.numbers("PixelAspectRatio") or ())) > 1:
+            flags.append(QCFlag.ASPECT_IGNORED)
     sides, conflicts = read_sides(header)
     offset_days = header.numbers("LongitudinalTemporalOffsetFromEvent")
     is_from_baseline = header.text("LongitudinalTemporalEventType") == "BASELINE"

@@ -14,7 +14,7 @@ from kneeoa_mm.imaging.dicom import DICOM_SUFFIXES
 from kneeoa_mm.imaging.header import read_months
 from kneeoa_mm.imaging.pictures import PICTURE_SUFFIXES
 from kneeoa_mm.imaging.radiograph import Radiograph
-from kneeoa_mm.records import Laterality, subject_and_side
+from kneeoa_mm.records import Laterality, named_side, subject_and_side
 
 _KEPT_SUFFIXES = DICOM_SUFFIXES | PICTURE_SUFFIXES
 _SIDES = {"R": Laterality.RIGHT, "1": Laterality.RIGHT, "L": Laterality.LEFT, "2": Laterality.LEFT}
@@ -28,11 +28,13 @@ class FilmIdentity:
         subject_id: As outputs carry it.
         months: Since baseline.
         path_side: Side in the path.
+        is_contradicted: The header names another person or visit than the path, which counted.
     """
 
     subject_id: str | None
     months: int | None
     path_side: Laterality | None
+    is_contradicted: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,9 @@ class Naming:
         """Read the identity from the path, and from the header where the path does not tell.
 
         Without a cohort's path pattern, the file's name counts where it has the form
-        ``<subject><L|R>``, and in pictures, which have no header, ``<subject>_<1|2>`` too. A side
-        in a name is a claim like any other, a subject only fills the header's gap.
+        ``<subject><L|R>``, and in pictures, which have no header, ``<subject>_<1|2>`` too. A word
+        of the name such as ``L`` or ``right`` counts where the pattern finds no side. A side in a
+        name is a claim like any other, a subject only fills the header's gap.
 
         Args:
             source: Path of the film relative to the studies, with ``/``.
@@ -87,15 +90,20 @@ class Naming:
         visits = self.visits or {}
         match = re.search(self.path_pattern, source) if self.path_pattern else None
         in_path = match.groupdict() if match else {}
-        named, side = (None, None) if self.path_pattern else _from_name(PurePosixPath(source))
+        stem = _stem(PurePosixPath(source))
+        named, side = (None, None) if self.path_pattern else _from_name(source, stem)
         subject = in_path.get("subject") or film.patient_id or named
         if subject is not None and self.identifiers.key is None and ":" in subject:
             message = "the subject identifier holds a colon; hash identifiers with --ids KEYFILE"
             raise ItemError("E_IDENTITY", message, stage="identify")
+        in_pattern = _SIDES.get((in_path.get("side") or "")[:1].upper())
+        visit = in_path.get("visit")
         return FilmIdentity(
             None if subject is None else self.identifiers.subject_id(subject),
-            read_months(in_path.get("visit") or film.time_point, film.days_since_baseline, visits),
-            side or _SIDES.get((in_path.get("side") or "")[:1].upper()),
+            read_months(visit or film.time_point, film.days_since_baseline, visits),
+            in_pattern or side or named_side(stem),
+            _are_of_two(in_path.get("subject"), film.patient_id)
+            or len({visits[each] for each in (visit, film.time_point) if each in visits}) > 1,
         )
 
     def masked(self, source: str) -> str:
@@ -124,8 +132,19 @@ class Naming:
         return self.identifiers.subject_id(part.removesuffix(suffix) if kept else part) + kept
 
 
-def _from_name(path: PurePosixPath) -> tuple[str | None, Laterality | None]:
-    is_picture = path.suffix.lower() in PICTURE_SUFFIXES
-    stem = path.stem if path.suffix.lower() in _KEPT_SUFFIXES else path.name
+def _are_of_two(subject: str | None, patient_id: str | None) -> bool:
+    """Whether two identifiers are of two people: they share no number, whatever is around it."""
+    if subject is None or patient_id is None or subject.casefold() == patient_id.casefold():
+        return False
+    first, second = (set(map(int, re.findall(r"\d+", each))) for each in (subject, patient_id))
+    return not first & second
+
+
+def _stem(path: PurePosixPath) -> str:
+    return path.stem if path.suffix.lower() in _KEPT_SUFFIXES else path.name
+
+
+def _from_name(source: str, stem: str) -> tuple[str | None, Laterality | None]:
+    is_picture = PurePosixPath(source).suffix.lower() in PICTURE_SUFFIXES
     # a number at the end of a DICOM's name counts images more often than it tells sides
     return subject_and_side(stem) if is_picture or stem[-1:] in {"L", "R"} else (None, None)

@@ -35,7 +35,8 @@ def is_made_for_two(film: Radiograph) -> bool:
 
 def _is_wide(film: Radiograph) -> bool:
     rows, columns = film.pixels.shape
-    return bool(columns > _BILATERAL_ASPECT * rows)
+    row_mm, column_mm = film.spacing or (1.0, 1.0)
+    return columns * column_mm > _BILATERAL_ASPECT * rows * row_mm
 
 
 def laterality_on(film_side: FilmSide, film: Radiograph) -> Laterality | None:
@@ -73,7 +74,7 @@ def assign_sides(
         film: The film they are on.
         path_side: Side named by the file's path.
     """
-    doubts = (*_orientation_doubts(film), *_missing_joint(film, len(joints)))
+    doubts = (*_orientation_doubts(film), *_missing_joint(film, len(joints), path_side))
     if len(joints) == 2:
         sides = [laterality_on(side, film) for side in FilmSide]
         if None in sides:
@@ -108,8 +109,10 @@ def _single(
     return SidedJoint(joint, claims[0], tuple(flags))
 
 
-def _missing_joint(film: Radiograph, joints: int) -> list[QCFlag]:
-    return [QCFlag.ONE_JOINT] if len(film.stated_sides) == 2 and joints == 1 else []
+def _missing_joint(film: Radiograph, joints: int, path_side: Laterality | None) -> list[QCFlag]:
+    # a path that names one side outweighs the film's shape, not its header
+    promises_two = len(film.stated_sides) == 2 or (path_side is None and is_made_for_two(film))
+    return [QCFlag.ONE_JOINT] if joints == 1 and promises_two else []
 
 
 def _rivals(joint: JointDetection) -> list[QCFlag]:

@@ -339,6 +339,21 @@ def test_the_user_states_millimetres_only_where_the_header_has_none(tmp_path: Pa
     assert read() == ((0.5, 0.5), SpacingSource.DETECTOR)
 
 
+@pytest.mark.parametrize(
+    ("elements", "is_flagged"),
+    [
+        ({"ImagerPixelSpacing": None, "PixelAspectRatio": [4, 3]}, True),
+        ({"ImagerPixelSpacing": None, "PixelAspectRatio": [1, 1]}, False),
+        ({"ImagerPixelSpacing": [0.4, 0.3], "PixelAspectRatio": [4, 3]}, False),
+    ],
+)
+def test_pixels_that_are_not_square_and_have_no_size_are_flagged(
+    tmp_path: Path, elements: dict[str, Any], is_flagged: bool
+) -> None:
+    film = _read(_film(tmp_path / "film.dcm", **elements))
+    assert (QCFlag.ASPECT_IGNORED in film.flags) is is_flagged
+
+
 def test_what_the_header_says_is_read(tmp_path: Path) -> None:
     film = _read(
         _film(

@@ -28,7 +28,7 @@ def _film(patient_id: str | None = "9000017", time_point: str | None = "V00") ->
 
 def test_the_path_names_the_film_where_its_pattern_matches() -> None:
     naming = Naming.of(KEEP, _cohort(r"(?P<visit>V\d\d)/(?P<subject>\d{7})_(?P<side>[LR])"))
-    found = naming.identify("V06/9000099_L.dcm", _film())
+    found = naming.identify("V06/9000099_L.dcm", _film("9000099", "V06"))
     assert found == FilmIdentity("9000099", 48, Laterality.LEFT)
     assert naming.identify("else/where.dcm", _film()) == FilmIdentity("9000017", 0, None)
 
@@ -94,6 +94,7 @@ def test_a_pattern_that_is_no_regular_expression_stops_the_run() -> None:
         # the header of a DICOM names the subject, its name claims a side
         ("9003175_R.dcm", "9000017", "9000017", Laterality.RIGHT),
         ("9003175_R", None, "9003175", Laterality.RIGHT),
+        ("knee_left.dcm", "9000017", "9000017", Laterality.LEFT),
         # numbered images are no sides, and words that end in L or R are none either
         ("IM_1.dcm", "9000017", "9000017", None),
         ("IM_2.dcm", None, None, None),
@@ -108,9 +109,41 @@ def test_names_of_files_fill_gaps_and_claim_sides(
     assert (found.subject_id, found.path_side) == (subject, side)
 
 
-def test_a_path_pattern_speaks_instead_of_the_name() -> None:
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [("9000099L", None), ("9000099-L", "L"), ("9000099 right", "R"), ("R_9000099", "R")],
+)
+def test_beside_a_path_pattern_without_a_side_only_a_word_of_the_name_claims_one(
+    name: str, side: str | None
+) -> None:
     naming = Naming.of(KEEP, _cohort(r"(?P<subject>\d{7})"))
-    assert naming.identify("9000099L.dcm", _film()).path_side is None
+    assert naming.identify(f"{name}.dcm", _film()).path_side == side
+
+
+def test_the_side_of_a_path_pattern_stands_before_words_of_the_name() -> None:
+    naming = Naming.of(KEEP, _cohort(r"(?P<side>left|right)/(?P<subject>\d{7})"))
+    assert naming.identify("left/9000017_R.dcm", _film()).path_side is Laterality.LEFT
+
+
+@pytest.mark.parametrize(
+    ("patient_id", "time_point", "is_contradicted"),
+    [
+        ("9000099", "V06", False),
+        ("OAI-9000099", "V06", False),
+        ("0009000099", None, False),
+        (None, "V99", False),
+        ("9000017", "V06", True),
+        ("9000099", "V00", True),
+        ("Zelenka", "V06", True),
+    ],
+)
+def test_a_header_that_names_another_person_or_visit_than_the_path_is_told(
+    patient_id: str | None, time_point: str | None, is_contradicted: bool
+) -> None:
+    """Two films that changed places would be read as each other's person for ever."""
+    naming = Naming.of(KEEP, _cohort(r"(?P<visit>V\d\d)/(?P<subject>\d{7})"))
+    found = naming.identify("V06/9000099.dcm", _film(patient_id, time_point))
+    assert found == FilmIdentity("9000099", 48, None, is_contradicted)
 
 
 def test_the_subject_in_a_name_is_hashed_like_any_other() -> None:

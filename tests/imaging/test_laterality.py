@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -12,7 +13,7 @@ from kneeoa_mm.imaging.detector import FilmSide, JointDetection
 from kneeoa_mm.imaging.laterality import assign_sides
 from kneeoa_mm.imaging.quality import QCFlag
 from kneeoa_mm.imaging.radiograph import Radiograph
-from kneeoa_mm.records import Box, Laterality
+from kneeoa_mm.records import Box, Laterality, PixelSpacing
 
 LEFT, RIGHT = Laterality.LEFT, Laterality.RIGHT
 CONFLICT = QCFlag.LATERALITY_CONFLICT
@@ -90,11 +91,12 @@ def test_two_joints_are_told_apart_by_where_they_stand(
         (_film("R"), FilmSide.LEFT, None, RIGHT, ()),
         (_film(""), FilmSide.RIGHT, RIGHT, RIGHT, (CONFLICT,)),
         (_film("", wide=False), FilmSide.LEFT, None, None, (UNKNOWN,)),
-        (_film(""), None, None, None, (UNKNOWN,)),
-        (_film(""), FilmSide.LEFT, None, RIGHT, (BY_POSITION,)),
-        (_film("", "R"), FilmSide.LEFT, None, LEFT, (BY_POSITION,)),
-        (_film("", "P"), FilmSide.LEFT, None, None, (TURNED, UNKNOWN)),
-        (_film("", mirrored=True), FilmSide.LEFT, None, RIGHT, (TURNED, BY_POSITION)),
+        # the shape alone says that there should be two
+        (_film(""), None, None, None, (ONE, UNKNOWN)),
+        (_film(""), FilmSide.LEFT, None, RIGHT, (ONE, BY_POSITION)),
+        (_film("", "R"), FilmSide.LEFT, None, LEFT, (ONE, BY_POSITION)),
+        (_film("", "P"), FilmSide.LEFT, None, None, (TURNED, ONE, UNKNOWN)),
+        (_film("", mirrored=True), FilmSide.LEFT, None, RIGHT, (TURNED, ONE, BY_POSITION)),
         # a film of both knees of which one was replaced, cropped away or not found
         (_film("LR", wide=False), FilmSide.RIGHT, None, LEFT, (ONE, BY_POSITION)),
         (_film("LR"), FilmSide.RIGHT, LEFT, LEFT, (ONE,)),
@@ -111,6 +113,22 @@ def test_a_single_joint_is_named_by_header_then_path_then_position(
 ) -> None:
     (found,) = assign_sides([_joint(film_side)], film, path_side)
     assert (found.laterality, found.flags) == (laterality, flags)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "flags"),
+    [
+        (PixelSpacing(0.2, 0.2), (ONE, BY_POSITION)),
+        (PixelSpacing(0.2, 0.1), (UNKNOWN,)),
+        (PixelSpacing(0.1, 0.2), (ONE, BY_POSITION)),
+    ],
+)
+def test_how_wide_a_film_is_counts_in_millimetres(
+    spacing: PixelSpacing, flags: tuple[QCFlag, ...]
+) -> None:
+    """Pixels that are half as wide as high make a film of one knee look like one of two."""
+    (found,) = assign_sides([_joint(FilmSide.LEFT)], replace(_film(""), spacing=spacing))
+    assert found.flags == flags
 
 
 def _all_films() -> Iterator[tuple[Radiograph, FilmSide | None, Laterality | None]]:

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from pydicom.uid import RLELossless
 
-from kneeoa_mm.cohort_spec import CohortSpec
+from kneeoa_mm.cohort_spec import CohortSpec, FilmsSpec
 from kneeoa_mm.errors import ConfigError, InputError, OutputExistsError
 from kneeoa_mm.imaging import engine, journal
 from kneeoa_mm.imaging.preprocess import preprocess
@@ -263,6 +263,21 @@ def test_films_of_the_same_pixels_are_flagged_whatever_their_names(tmp_path: Pat
         "a.dcm": True,
         "b.dcm": True,
         "c.dcm": False,
+    }
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_film_in_the_place_of_another_is_flagged(tmp_path: Path) -> None:
+    films = FilmsSpec(path_pattern=r"(?P<visit>V\d\d)/(?P<subject>\d{7})")
+    cohort = COHORT.model_copy(update={"films": films})
+    _write(tmp_path / "films" / "V00" / "9000017.dcm")
+    _write(tmp_path / "films" / "V00" / "9000034.dcm", PatientID="9000051")
+    result = _run(tmp_path / "films", tmp_path / "out", cohort=cohort)
+    knees = pd.read_parquet(result.outputs["knees"])
+    is_flagged = knees["qc_flags"].str.contains("identity_conflict")
+    assert dict(zip(knees["subject_id"], is_flagged, strict=True)) == {
+        "9000017": False,
+        "9000034": True,
     }
 
 
