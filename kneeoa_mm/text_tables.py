@@ -17,7 +17,6 @@ NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
 
 _DECIMAL_COMMA = re.compile(r"^[+-]?\d*,\d+$")
 _SAMPLE_BYTES = 65536
-_MAX_LINES_LISTED = 20
 
 
 class Row(NamedTuple):
@@ -74,16 +73,20 @@ def parse_number(text: str, *, decimal_commas: bool = False) -> float:
 
 
 def listed(lines: Iterable[int]) -> str:
-    """The lines of a fault, the first twenty by number.
+    """All the lines of a fault by number, three or more in a row as a range.
 
     Example:
-        >>> listed([4, 2, 4])
-        'line(s) 2, 4'
+        >>> listed([4, 2, 4, 7, 8, 9])
+        'line(s) 2, 4, 7-9'
     """
-    numbers = sorted(set(lines))
-    shown = ", ".join(str(number) for number in numbers[:_MAX_LINES_LISTED])
-    more = len(numbers) - _MAX_LINES_LISTED
-    return f"line(s) {shown}" + (f" and {more} more" if more > 0 else "")
+    runs: list[list[int]] = []
+    for number in sorted(set(lines)):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    shown = [f"{r[0]}-{r[-1]}" if len(r) > 2 else ", ".join(map(str, r)) for r in runs]
+    return f"line(s) {', '.join(shown)}"
 
 
 def _encoding(path: Path) -> str:

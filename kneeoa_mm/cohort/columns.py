@@ -49,7 +49,6 @@ _SIDE_WORDS = {
     "left": Laterality.LEFT,
 }
 """Sides in words are understood whatever codes a cohort declares."""
-_MAX_VALUES_SHOWN = 5
 
 
 def _flag() -> pa.Column:
@@ -196,7 +195,7 @@ def convert(
             why[bad.index] = [f"out of range: {value:g}" for value in bad]
             series[bad.index] = None
             continue
-        shown = ", ".join(f"{value}" for value in bad.unique()[:_MAX_VALUES_SHOWN])
+        shown = ", ".join(f"{value}" for value in bad.unique())
         problems[f"{check.error}, found {shown}"] = list(bad.index)
     return Converted(series, why, problems)
 

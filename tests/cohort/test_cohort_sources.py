@@ -133,6 +133,19 @@ def test_broken_lines_are_listed_by_number(tmp_path: Path) -> None:
         read_source(source)
 
 
+def test_every_broken_line_is_listed_however_many_there_are(tmp_path: Path) -> None:
+    """Forty lines apart, and ten in a row."""
+    lines = ["1|1"] * 101
+    for number in (*range(3, 83, 2), *range(90, 100)):
+        lines[number - 2] = "1"
+    (tmp_path / "People.txt").write_text("ID|P02SEX\n" + "\n".join(lines) + "\n")
+    [source] = find_sources(tmp_path, _people())
+    with pytest.raises(TableError) as caught:
+        read_source(source)
+    apart = ", ".join(str(number) for number in range(3, 83, 2))
+    assert caught.value.faults == [f"People.txt: not 2 fields in line(s) {apart}, 90-99"]
+
+
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "People.txt").write_text("\n")
     with pytest.raises(TableError, match="the file is empty"):
