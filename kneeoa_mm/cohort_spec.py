@@ -20,6 +20,7 @@ EXCLUDE = "exclude_"
 """Start of the name of a flag whose knees are left out of the cohort, such as exclude_fracture."""
 
 _VISIT = "{visit}"
+_CODES = "codes"
 _FILE_SUFFIXES = {".yaml", ".yml"}
 
 
@@ -125,6 +126,9 @@ class OutcomesSpec(Settings):
     """The joint-space width that is lost: the medial minimum, or that at a fixed location."""
     jsl_threshold_mm: float = Field(default=0.7, gt=0)
     """Loss that counts; a knee with less to lose at baseline is not at risk."""
+    jsl_horizon_months: int = Field(default=48, gt=0)
+    """Visit whose film must show the loss of ``jsl_48m`` and ``jsl_or_kr_48m``, which keep their
+    names; 60 for a study that took no films at 48 months."""
     fnih_months: tuple[int, ...] = (24, 36, 48)
     """Films of which any may show the loss of ``jsl_fnih``."""
     fnih_kl_grades: tuple[int, ...] = (1, 2, 3)
@@ -143,9 +147,9 @@ class OutcomesSpec(Settings):
     def horizon_of(self, outcome: Outcome) -> int:
         """Months by which the value of an outcome is decided."""
         return {
-            Outcome.JSL_48M: 48,
+            Outcome.JSL_48M: self.jsl_horizon_months,
             Outcome.JSL_FNIH: max(self.fnih_months),
-            Outcome.JSL_OR_KR_48M: 48,
+            Outcome.JSL_OR_KR_48M: self.jsl_horizon_months,
             Outcome.KL_PROGRESSION: self.kl_horizon_months,
             Outcome.TKR: self.tkr_horizon_months,
             Outcome.PAIN_PROGRESSION: max(self.pain_months),
@@ -158,6 +162,9 @@ class CohortSpec(Settings):
     name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
     visits: dict[str, int]
     """Visit code, such as V00, to months since baseline."""
+    landmark_months: int = Field(default=0, ge=0)
+    """Months from enrolment to the baseline visit: 12 where the visit of 12 months is the landmark
+    from which `visits` count. Days, last contacts and deaths of the sources count from enrolment."""
     films: FilmsSpec = FilmsSpec()
     reading_projects: tuple[int, ...] = ()
     """KL reading projects in order of preference; all readings of a knee come from one of them."""
@@ -214,7 +221,8 @@ def read_cohort_spec(name_or_file: str) -> CohortSpec:
     """Read the spec of a shipped cohort, or of a YAML file.
 
     A file that ``extends`` another (a shipped cohort by name, or a file relative to itself) says
-    only what differs: mappings are joined, everything else is replaced, and ``null`` takes away.
+    only what differs: mappings are joined, everything else is replaced, and ``null`` takes away,
+    but for codes, where it says that a code is a missing value.
 
     Raises:
         ConfigError: There is no such cohort, or its file is not valid.
@@ -249,6 +257,7 @@ def _joined(base: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     joined = {**base, **more}
     for key, value in more.items():
         if isinstance(value, dict) and isinstance(base.get(key), dict):
-            joined[key] = _joined(base[key], value)
-    # a missing value among codes is a null that stays: it is in `codes`, never in the base too
-    return {key: value for key, value in joined.items() if value is not None or key not in base}
+            joined[key] = {**base[key], **value} if key == _CODES else _joined(base[key], value)
+        elif value is None and key in base:
+            del joined[key]
+    return joined

@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from kneeoa_mm.cohort.audit import Attrition, refuse_late_factors, refuse_projects
-from kneeoa_mm.cohort.columns import FACTORS, LABEL_PARTS, OPTIONAL_FACTORS, refuse_unknown_columns
+from kneeoa_mm.cohort.audit import (
+    Attrition,
+    refuse_late_factors,
+    refuse_projects,
+    refuse_unsaid_landmark,
+)
+from kneeoa_mm.cohort.columns import FACTORS, OPTIONAL_FACTORS, refuse_unknown_columns
 from kneeoa_mm.cohort.harmonise import (
     JSW,
     KL,
@@ -19,11 +24,19 @@ from kneeoa_mm.cohort.harmonise import (
     Harmonised,
     harmonise,
 )
-from kneeoa_mm.cohort.history import KneeHistory, OutcomeRecord
+from kneeoa_mm.cohort.history import KneeHistory
 from kneeoa_mm.cohort.images import find_images
-from kneeoa_mm.cohort.outcomes import from_label, has_grade_drop, horizon_of, outcome_records
-from kneeoa_mm.cohort.readings import knee_histories, one_project, second_readings
+from kneeoa_mm.cohort.labels import followed_months, records_of, with_outcomes
+from kneeoa_mm.cohort.outcomes import has_grade_drop
+from kneeoa_mm.cohort.readings import (
+    knee_histories,
+    one_project,
+    reading_patterns,
+    replaced_at_start,
+    second_readings,
+)
 from kneeoa_mm.cohort.search import find_sources
+from kneeoa_mm.cohort.unread import film_reasons, unmatched_ids
 from kneeoa_mm.cohort_spec import EXCLUDE, CohortSpec
 from kneeoa_mm.errors import InputError
 from kneeoa_mm.identifiers import Identifiers
@@ -45,9 +58,11 @@ class Assembled:
         readings: KL grade of each knee and visit, schema ``KL_READINGS``.
         second_readings: KL grade of each knee and visit that another project read, too.
         images: File of each row's image; None where the sources name none.
+        read_by: Which projects read each row's knee, of those that count.
         histories: What is known of each row's knee.
         followed_months: Until when each row's knee was followed for the value of each outcome.
         attrition: Who was left out.
+        unmatched: Subjects and images that have no match.
         notes: What a person should know.
     """
 
@@ -55,9 +70,11 @@ class Assembled:
     readings: pd.DataFrame
     second_readings: pd.DataFrame
     images: pd.Series | None
+    read_by: pd.Series
     histories: list[KneeHistory]
     followed_months: pd.DataFrame
     attrition: Attrition
+    unmatched: pd.DataFrame
     notes: tuple[str, ...]
 
 
@@ -72,43 +89,53 @@ def assemble(tables: Path, spec: CohortSpec, identifiers: Identifiers) -> Assemb
     Raises:
         InputError: The folder, files or columns are not there, or no knee qualifies.
         TableError: Cells, rows or values are faulty; lists them all.
-        ConfigError: The spec maps to columns that do not exist.
+        ConfigError: The spec maps to columns that do not exist, or leaves its landmark unsaid.
         LeakError: A clinical factor is measured after baseline, or is the reading project.
     """
     refuse_unknown_columns(spec)
+    refuse_unsaid_landmark(spec)
     refuse_late_factors(spec)
     refuse_projects(spec)
     sources = harmonise(find_sources(tables, spec), spec)
     kl_horizon = spec.outcomes.kl_horizon_months
     kl = one_project(sources.kl, KL, spec.reading_projects, horizon_months=kl_horizon)
-    jsw = one_project(sources.jsw, spec.outcomes.width, spec.jsw_projects)
+    width, jsw_horizon = spec.outcomes.width, spec.outcomes.jsl_horizon_months
+    jsw = one_project(sources.jsw, width, spec.jsw_projects, horizon_months=jsw_horizon)
     attrition = Attrition()
-    knees = _select(sources.knees, kl, attrition, tables)
+    enrolled = sources.knees
+    if "image_path" in enrolled:
+        enrolled = enrolled.assign(image_path=find_images(tables, enrolled["image_path"]))
+    knees = _select(enrolled, kl, spec, attrition, tables)
     histories = knee_histories(knees, kl, jsw, sources.pain, spec)
-    records = _records(knees, histories, spec)
-    cohort = _with_outcomes(_baseline(knees, kl, jsw, sources), records, histories)
+    records = records_of(knees, histories, spec)
+    of_films = film_reasons(knees, sources, records, spec)
+    cohort = with_outcomes(_baseline(knees, kl, jsw, sources, of_films), records, histories)
     for outcome in Outcome:
         attrition.outcome(cohort, outcome)
     images = knees.get("image_path")
-    rows = _identified(cohort.assign(image=images), spec.name, identifiers)
+    patterns = reading_patterns(sources.kl, KL, spec.reading_projects)
+    read_by = [patterns[knee] for knee in zip(*(knees[name] for name in KNEE), strict=True)]
+    rows = _identified(cohort.assign(image=images, read_by=read_by), spec.name, identifiers)
     readings = _identified(kl.merge(knees[KNEE], on=KNEE), spec.name, identifiers)
     twice = second_readings(sources.kl, kl, KL).merge(knees[KNEE], on=KNEE)
     order = rows.pop("row")
-    files = rows.pop("image")
+    files, read_by_row = rows.pop("image"), rows.pop("read_by")
     return Assembled(
         check(rows, COHORT),
         check(readings.drop(columns="row"), KL_READINGS),
         _identified(twice, spec.name, identifiers).drop(columns="row"),
         None if images is None else files,
+        read_by_row,
         [histories[place] for place in order],
-        _followed_months(records).loc[order].reset_index(drop=True),
+        followed_months(records).loc[order].reset_index(drop=True),
         attrition,
+        unmatched_ids(enrolled, sources.strangers, identifiers),
         (*sources.notes, *_notes(kl, histories, cohort)),
     )
 
 
 def _select(
-    knees: pd.DataFrame, kl: pd.DataFrame, attrition: Attrition, tables: Path
+    knees: pd.DataFrame, kl: pd.DataFrame, spec: CohortSpec, attrition: Attrition, tables: Path
 ) -> pd.DataFrame:
     knees = knees.sort_values(KNEE, ignore_index=True)
     graded = set(zip(kl["subject_id"], kl["laterality"], strict=True))
@@ -119,12 +146,13 @@ def _select(
     steps = []
     if "replaced_at_baseline" in knees:
         steps.append(("replaced at baseline", _is_set(knees["replaced_at_baseline"])))
+    if spec.landmark_months:
+        steps.append(("replaced before the landmark", replaced_at_start(knees)))
     for name in (name for name in knees if name.startswith(EXCLUDE)):
         if not name.endswith(MISSING):
             steps.append((name.removeprefix(EXCLUDE).replace("_", " "), _is_set(knees[name])))
     steps.append(("no KL grade at baseline", ~is_graded))
     if "image_path" in knees:
-        knees["image_path"] = find_images(tables, knees["image_path"])
         steps.append(("no image", knees["image_path"].isna()))
     left = attrition.select(knees, steps, name="in the cohort")
     if left.empty:
@@ -143,9 +171,13 @@ def _is_set(flags: pd.Series) -> pd.Series:
 
 
 def _baseline(
-    knees: pd.DataFrame, kl: pd.DataFrame, jsw: pd.DataFrame, sources: Harmonised
+    knees: pd.DataFrame,
+    kl: pd.DataFrame,
+    jsw: pd.DataFrame,
+    sources: Harmonised,
+    of_films: list[list[str]],
 ) -> pd.DataFrame:
-    """Clinical factors and readings of each knee at baseline, and why some are missing."""
+    """Clinical factors and readings of each knee at baseline, and why they or later ones lack."""
     cohort = knees.copy()
     for name in FACTORS:
         if name not in cohort:
@@ -170,12 +202,13 @@ def _baseline(
     readings_had = (n for n in (KL, _CONTRALATERAL, _JSN_MEDIAL, _JSN_LATERAL, JSW) if n in cohort)
     names = [*factors, *readings_had]
     reasons_of = [
-        "; ".join(
-            f"{name}: {row[name + MISSING]}" for name in names if pd.notna(row[name + MISSING])
-        )
+        [f"{name}: {row[name + MISSING]}" for name in names if pd.notna(row[name + MISSING])]
         for row in cohort.to_dict("records")
     ]
-    cohort["missing_reasons"] = pd.Series([text or None for text in reasons_of], dtype=object)
+    cohort["missing_reasons"] = pd.Series(
+        ["; ".join(own + later) or None for own, later in zip(reasons_of, of_films, strict=True)],
+        dtype=object,
+    )
     carried = [name for name in ("lateral_predominant", *_CARRIED) if name in cohort]
     return cohort[[*KNEE, *names, *carried, "missing_reasons"]].assign(months=0)
 
@@ -193,57 +226,6 @@ def _other_side(cohort: pd.DataFrame, kl: pd.DataFrame) -> pd.Series:
         index=cohort.index,
         dtype="Int64",
     )
-
-
-def _records(
-    knees: pd.DataFrame, histories: list[KneeHistory], spec: CohortSpec
-) -> dict[Outcome, list[OutcomeRecord]]:
-    """Every outcome of every knee, from its history, or as the source has it ready-made."""
-    records = outcome_records(histories, spec.outcomes)
-    for outcome in Outcome:
-        labels = [f"{outcome}{part}" for part in LABEL_PARTS]
-        if set(labels) & set(knees):
-            horizon = horizon_of(outcome, spec.outcomes)
-            parts = knees.reindex(columns=labels).astype(object).where(lambda c: c.notna(), None)
-            made = [from_label(*row, horizon_months=horizon) for row in parts.to_numpy()]
-            records[outcome] = made
-    return records
-
-
-def _followed_months(records: dict[Outcome, list[OutcomeRecord]]) -> pd.DataFrame:
-    followed = {
-        outcome: [record.followed_months for record in made] for outcome, made in records.items()
-    }
-    return pd.DataFrame(followed, dtype=float)
-
-
-def _with_outcomes(
-    cohort: pd.DataFrame,
-    records: dict[Outcome, list[OutcomeRecord]],
-    histories: list[KneeHistory],
-) -> pd.DataFrame:
-    columns: dict[str, pd.Series] = {}
-    for outcome, made in records.items():
-        columns |= _outcome_columns(str(outcome), made)
-    for name in ("death_months", "last_contact_months"):
-        columns[name] = pd.Series([getattr(knee, name) for knee in histories], dtype=float)
-    return pd.concat([cohort, pd.DataFrame(columns)], axis=1)
-
-
-def _outcome_columns(name: str, records: list[OutcomeRecord]) -> dict[str, pd.Series]:
-    def column(attribute: str, dtype: str) -> pd.Series:
-        return pd.Series([getattr(record, attribute) for record in records], dtype=dtype)
-
-    return {
-        name: column("value", "Int64"),
-        f"{name}_reason": pd.Series(
-            [None if record.reason is None else str(record.reason) for record in records],
-            dtype=object,
-        ),
-        f"{name}_event_observed": column("event_observed", "Int64"),
-        f"{name}_lower_months": column("lower_months", "float"),
-        f"{name}_upper_months": column("upper_months", "float"),
-    }
 
 
 def _identified(rows: pd.DataFrame, cohort: str, identifiers: Identifiers) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import pandas as pd
 from kneeoa_mm.cohort.columns import FACTORS, OPTIONAL_FACTORS
 from kneeoa_mm.cohort.history import Reason
 from kneeoa_mm.cohort_spec import CohortSpec, visit_digits
-from kneeoa_mm.errors import LeakError
+from kneeoa_mm.errors import ConfigError, LeakError
 from kneeoa_mm.records import Outcome
 
 COHORT_FLOW = "cohort"
@@ -29,7 +29,6 @@ def late_factors(spec: CohortSpec) -> list[str]:
     name of the column (V06BMI, V99ERKDAYS) or of the file (AllClinical06); in a table that holds
     all visits, ``rows`` must choose those of the baseline.
     """
-    letters = re.sub(r"\d", "", spec.baseline_visit)
     later = {visit_digits(code) for code, months in spec.visits.items() if months > 0}
     faults = []
     for table in spec.tables.values():
@@ -41,14 +40,63 @@ def late_factors(spec: CohortSpec) -> list[str]:
             or (ending is not None and ending.group() in later)
         )
         if chosen is not None:
-            is_late_file = any(code != spec.baseline_visit for code in chosen)
+            is_late_file = any(_from_baseline(code, spec) > 0 for code in chosen)
         for name in _ALL_FACTORS:
             column = table.columns[name].column if name in table.columns else ""
-            visit = re.match(rf"{letters}(\d+|{{visit}})", column, re.IGNORECASE)
-            is_late = visit and visit.group(0).casefold() != spec.baseline_visit.casefold()
+            visit = _visit_of(column, spec)
+            is_late = visit is not None and _from_baseline(visit, spec) > 0
             if column and (is_late or is_late_file):
                 faults.append(f"{name} from {column} of {table.file}")
     return faults
+
+
+def _visit_of(column: str, spec: CohortSpec) -> str | None:
+    """Code of the visit with which the name of a column begins."""
+    letters = re.sub(r"\d", "", spec.baseline_visit)
+    found = re.match(rf"{letters}(\d+|{{visit}})", column, re.IGNORECASE)
+    return found.group(0) if found else None
+
+
+def _from_baseline(code: str, spec: CohortSpec) -> int:
+    """Below 0 for a visit before the baseline's, above 0 for one after it.
+
+    Codes count up with time, also those that `visits` leaves out; whatever has no number is taken
+    to be later.
+    """
+    if code.casefold() == spec.baseline_visit.casefold():
+        return 0
+    digits, own = visit_digits(code), visit_digits(spec.baseline_visit)
+    return int(digits) - int(own) if digits and own else 1
+
+
+def refuse_unsaid_landmark(spec: CohortSpec) -> None:
+    """Raise where the baseline is no visit of enrolment, and nobody says how long after it is.
+
+    Raises:
+        ConfigError: Columns or rows are of earlier visits, but ``landmark_months`` is 0.
+    """
+    named = {
+        visit
+        for table in spec.tables.values()
+        for column in table.columns.values()
+        if (visit := _visit_of(column.column, spec)) is not None
+    }
+    chosen = {
+        code
+        for table in spec.tables.values()
+        for name, codes in table.rows.items()
+        if name.casefold() == "visit"
+        for code in codes
+    }
+    earlier = sorted(code for code in named | chosen if _from_baseline(code, spec) < 0)
+    if earlier and not spec.landmark_months:
+        raise ConfigError(
+            "The baseline is not the visit of enrolment.",
+            expected="landmark_months, the months from enrolment to the baseline visit: days and "
+            "last contacts of the sources count from enrolment",
+            found=f"{spec.baseline_visit} at 0 months, and columns of {', '.join(earlier)}",
+            where=f"cohort {spec.name}",
+        )
 
 
 def refuse_late_factors(spec: CohortSpec) -> None:
@@ -61,11 +109,11 @@ def refuse_late_factors(spec: CohortSpec) -> None:
     if faults:
         raise LeakError(
             "Clinical factors must be measured at baseline.",
-            expected=f"columns of visit {spec.baseline_visit}",
+            expected=f"columns of visit {spec.baseline_visit} or earlier",
             found="; ".join(faults),
             where=f"cohort {spec.name}",
             fix="leave them out; or, for a landmark analysis such as with hka_deg at 12 months, "
-            "give that visit 0 months in `visits` and count all others from there",
+            "say landmark_months: 12 and count `visits` from there (docs/how-to/oai.md)",
         )
 
 

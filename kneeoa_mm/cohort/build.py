@@ -11,13 +11,14 @@ from pydantic import Field
 from kneeoa_mm.cohort.assemble import Assembled, assemble
 from kneeoa_mm.cohort.flow_diagram import write_flow_diagram
 from kneeoa_mm.cohort.images import knee_images
-from kneeoa_mm.cohort.leaks import audit_split, reading_pattern_note
+from kneeoa_mm.cohort.leaks import audit_split, reading_pattern_note, refuse_shared_images
 from kneeoa_mm.cohort.observation import add_weights
 from kneeoa_mm.cohort.partition import cohort_folds, site_folds
 from kneeoa_mm.cohort.sensitivity import sensitivity_table
 from kneeoa_mm.cohort.summary import baseline_table
 from kneeoa_mm.cohort_spec import CohortSpec
 from kneeoa_mm.config import validate
+from kneeoa_mm.folds import folds_of
 from kneeoa_mm.identifiers import KEEP, read_identifiers
 from kneeoa_mm.records import Outcome, StageResult
 from kneeoa_mm.run_folder import atomic_path, open_run, refuse_taken, write_json
@@ -52,7 +53,8 @@ def build_cohort(
     with the export ``cohort.csv``, ``kl_readings.parquet`` (KL grade of each knee at each visit),
     ``kl_second_readings.csv`` where another project read the same films, too,
     ``folds.parquet`` (and ``folds_by_site.parquet`` where there are sites), ``knees.parquet`` where
-    the sources name images, ``attrition.csv`` and ``.svg``, ``table_1/<outcome>.csv``,
+    the sources name images, ``unmatched.csv`` where subjects or images have no match,
+    ``attrition.csv`` and ``.svg``, ``table_1/<outcome>.csv``,
     ``sensitivity.csv``, ``observation.json`` and ``config.yaml``. Nothing is written unless all of
     the input is sound.
 
@@ -70,7 +72,7 @@ def build_cohort(
         TableError: Cells, rows or values are faulty; lists them all.
         ConfigError: The spec maps to columns that do not exist, or ``folds`` is below 2.
         LeakError: A clinical factor is measured after baseline or tells who read the film, or the
-            sources' own split has a person or an image on two sides.
+            sources' own split or the folds have a person or an image on two sides.
         OutputExistsError: ``out`` holds something else.
     """
     settings = {"cohort": spec, "ids": "kept" if ids == KEEP else "hashed"}
@@ -79,9 +81,12 @@ def build_cohort(
     refuse_taken(out, overwrite=overwrite)
     made = assemble(tables, spec, identifiers)
     audit_split(made.cohort, made.images, where=tables)
-    pattern = reading_pattern_note(made.cohort, made.readings)
+    pattern = reading_pattern_note(made.cohort, made.read_by)
     cohort, observation = add_weights(made.cohort, made.followed_months)
     fold_table = cohort_folds(cohort, n_folds=folds, seed=seed)
+    if made.images is not None:
+        fold_of_row = pd.Series(folds_of(cohort["subject_id"], fold_table)).map("fold {}".format)
+        refuse_shared_images(made.images, fold_of_row, where=tables)
     with open_run(out, config_yaml=run.to_yaml(), overwrite=overwrite):
         digest = run.digest()
         outputs = {
@@ -107,7 +112,7 @@ def build_cohort(
         out=out,
         outputs=outputs,
         counts=_counts(cohort),
-        notes=(*made.notes, *pattern),
+        notes=(*made.notes, *pattern, *_primary_note(cohort)),
         next_step=f"kneeoa-mm survival {out} --out DIR --outcome {_timed(cohort)}",
     )
 
@@ -115,7 +120,7 @@ def build_cohort(
 def _write_optional(
     cohort: pd.DataFrame, made: Assembled, out: Path, digest: str
 ) -> dict[str, Path]:
-    """What only some cohorts have: images, films read twice, and more than one site."""
+    """What only some cohorts have: images, films read twice, ids without a match, several sites."""
     written = {}
     if made.images is not None:
         knees = knee_images(cohort, made.images, out)
@@ -125,6 +130,8 @@ def _write_optional(
         written["kl_second_readings"] = _write_csv(
             made.second_readings, out / "kl_second_readings.csv"
         )
+    if len(made.unmatched):
+        written["unmatched"] = _write_csv(made.unmatched, out / "unmatched.csv")
     sites = cohort[["subject_id", "site"]].drop_duplicates()
     if sites["site"].nunique() > 1 and sites["site"].notna().all():
         path = out / "folds_by_site.parquet"
@@ -151,6 +158,17 @@ def _shown(cohort: pd.DataFrame) -> Outcome:
     """The primary outcome, or the first that has values."""
     order = (PRIMARY, *Outcome)
     return next((outcome for outcome in order if cohort[outcome].notna().any()), PRIMARY)
+
+
+def _primary_note(cohort: pd.DataFrame) -> tuple[str, ...]:
+    """Offer the primary outcome, with the knees that the loss alone would leave out."""
+    if not cohort[PRIMARY].eq(1).any():
+        return ()
+    only = int((cohort[PRIMARY].notna() & cohort[Outcome.JSL_48M].isna()).sum())
+    return (
+        f"{PRIMARY} is the primary outcome that is offered (--outcome {PRIMARY}): it counts "
+        f"{only} replaced knee(s) that {Outcome.JSL_48M} leaves out",
+    )
 
 
 def _timed(cohort: pd.DataFrame) -> Outcome:

@@ -19,7 +19,9 @@ from kneeoa_mm.errors import InputError
 from kneeoa_mm.identifiers import KEEP, read_identifiers
 from kneeoa_mm.records import UNKNOWN, Outcome, StageResult
 
-_CATEGORIES = ("sex", "race", "site")
+_CATEGORIES = ("sex", "race", KL)
+_NO_CANDIDATES = {"site"}
+"""A model that knows the site cannot be used at another, so none takes it unless told to."""
 _MAX_TABLES_LISTED = 20
 
 
@@ -113,10 +115,9 @@ def _flow_in_words(name: str, rows: pd.DataFrame) -> str:
 def candidate_parameters(cohort: pd.DataFrame) -> int:
     """Parameters of a model of all clinical factors that have values, and the KL grade."""
     parameters = 0
-    for name in (*FACTORS, KL):
+    for name in (each for each in (*FACTORS, KL) if each not in _NO_CANDIDATES):
         levels = cohort[name].nunique()
-        is_category = name in (*_CATEGORIES, KL)
-        parameters += max(0, levels - 1) if is_category else int(levels > 1)
+        parameters += max(0, levels - 1) if name in _CATEGORIES else int(levels > 1)
     return parameters
 
 

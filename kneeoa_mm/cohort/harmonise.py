@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from kneeoa_mm.cohort.columns import FACTORS, OPTIONAL_FACTORS, convert
+from kneeoa_mm.cohort.history import days_from_months
 from kneeoa_mm.cohort.sources import SIDES, Cell, Source, parse_cell, read_source
 from kneeoa_mm.cohort_spec import ENROLLEES, KEYS, CohortSpec
 from kneeoa_mm.errors import TableError
@@ -21,6 +22,7 @@ KNEE = ["subject_id", "laterality"]
 PROJECT = "reading_project"
 KL = "kl_grade"
 JSW = "mjsw_medial_mm"
+FIXED_JSW = "jsw_fixed_mm"
 PAIN = "womac_pain"
 MISSING = "_missing"
 UNNAMED_PROJECT = 0
@@ -29,7 +31,10 @@ UNNAMED_PROJECT = 0
 _LINE = "line"
 _ATTENDED = "attended"
 _NEVER_CODED = ("subject_id", "image_path")
-_READINGS = (KL, "oarsi_jsn_medial", "oarsi_jsn_lateral", JSW, PAIN)
+_READINGS = (KL, "oarsi_jsn_medial", "oarsi_jsn_lateral", JSW, FIXED_JSW, PAIN)
+_BY_VISIT = {KL, JSW, FIXED_JSW, PAIN, _ATTENDED}
+_MONTHS_SINCE_ENROLMENT = ("replacement_months", "death_months", "last_contact_months")
+_DAYS_SINCE_ENROLMENT = ("replacement_days", "death_days")
 _ABSENT_COLUMN = "not in this release"
 _ABSENT_TABLE = "the table is not there"
 _ABSENT_ROW = "no row in the table"
@@ -44,6 +49,7 @@ class Harmonised(NamedTuple):
         kl: One row a KL reading.
         jsw: One row a reading of joint-space width.
         pain: One row a knee and visit at which pain was asked for.
+        strangers: Table and subject of all who are in a table but not enrolled.
         notes: What a person should know of the tables.
     """
 
@@ -51,6 +57,7 @@ class Harmonised(NamedTuple):
     kl: pd.DataFrame
     jsw: pd.DataFrame
     pain: pd.DataFrame
+    strangers: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
 
 
@@ -65,20 +72,23 @@ def harmonise(sources: list[Source], spec: CohortSpec) -> Harmonised:
     readings = [name for name in _READINGS if name in tables[ENROLLEES]]
     read_columns = [*readings, *(name + MISSING for name in readings)]
     knees = _both_sides(tables[ENROLLEES].drop(columns=read_columns))
-    notes = []
+    notes, strangers = [], []
     for name, frame in tables.items():
-        strangers = set(frame["subject_id"]) - set(enrolled)
-        if strangers:
-            notes.append(f"{name}: {len(strangers)} subject(s) are not in {ENROLLEES}, left out")
-        if name != ENROLLEES and not {KL, JSW, PAIN, _ATTENDED} & set(frame):
+        unknown = sorted(set(frame["subject_id"]) - set(enrolled))
+        if unknown:
+            notes.append(f"{name}: {len(unknown)} subject(s) are not in {ENROLLEES}, left out")
+            strangers += [(name, subject) for subject in unknown]
+        if name != ENROLLEES and not _BY_VISIT & set(frame):
             keys = KNEE if "laterality" in frame else ["subject_id"]
             columns = [column for column in frame if column not in ("months", *KEYS)]
             knees = _join(knees, frame[[*keys, *columns]], keys)
+    knees = _since_baseline(_with_every_factor(knees, spec), spec.landmark_months)
     return Harmonised(
-        _with_last_contact(_with_every_factor(knees, spec), tables),
+        _with_last_contact(knees, tables),
         _readings(tables, KL),
-        _measured(_readings(tables, JSW)),
+        _measured(_readings(tables, JSW, FIXED_JSW)),
         _readings(tables, PAIN),
+        tuple(strangers),
         tuple(notes),
     )
 
@@ -185,6 +195,23 @@ def _join(knees: pd.DataFrame, frame: pd.DataFrame, keys: list[str]) -> pd.DataF
     return joined
 
 
+def _since_baseline(knees: pd.DataFrame, landmark_months: int) -> pd.DataFrame:
+    """Times that sources count from enrolment, counted from the landmark; before it they are 0."""
+    if not landmark_months:
+        return knees
+    knees = knees.copy()
+    landmark_days = days_from_months(landmark_months)
+    for names, landmark in (
+        (_MONTHS_SINCE_ENROLMENT, landmark_months),
+        (_DAYS_SINCE_ENROLMENT, landmark_days),
+    ):
+        for name in (name for name in names if name in knees):
+            knees[name] = (knees[name].astype(float) - landmark).clip(lower=0)
+    if "baseline_date" in knees:
+        knees["baseline_date"] += pd.Timedelta(days=round(landmark_days))
+    return knees
+
+
 def _with_last_contact(knees: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """The last visit that was attended, where the cohort tells no last contact of its own."""
     attended = [frame for frame in tables.values() if _ATTENDED in frame]
@@ -204,10 +231,14 @@ def _with_every_factor(knees: pd.DataFrame, spec: CohortSpec) -> pd.DataFrame:
     return knees
 
 
-def _readings(tables: dict[str, pd.DataFrame], value: str) -> pd.DataFrame:
-    frames = [frame for frame in tables.values() if value in frame]
-    empty = pd.DataFrame(columns=[*KNEE, "months", value, value + MISSING])
+def _readings(tables: dict[str, pd.DataFrame], *values: str) -> pd.DataFrame:
+    """Rows of all tables that hold any of ``values``; one that none holds is missing in all."""
+    frames = [frame for frame in tables.values() if set(values) & set(frame)]
+    empty = pd.DataFrame(columns=[*KNEE, "months"])
     readings = pd.concat(frames, ignore_index=True) if frames else empty
+    for value in values:
+        if value not in readings:
+            readings = readings.assign(**{value: float("nan"), value + MISSING: _ABSENT_COLUMN})
     # a cohort with a single reading project need not name it
     return readings if PROJECT in readings else readings.assign(**{PROJECT: UNNAMED_PROJECT})
 

@@ -138,6 +138,16 @@ def months_from_days(days: float) -> float:
     return days / _DAYS_PER_MONTH
 
 
+def days_from_months(months: float) -> float:
+    """Days of so many months.
+
+    Example:
+        >>> days_from_months(12)
+        365.25
+    """
+    return months * _DAYS_PER_MONTH
+
+
 def follow_up(
     readings: Mapping[int, float], knee: KneeHistory, horizon_months: int
 ) -> dict[int, float]:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from kneeoa_mm.cohort.harmonise import KNEE, PROJECT
 from kneeoa_mm.errors import LeakError
 from kneeoa_mm.folds import refuse_shared_subjects
 from kneeoa_mm.metrics import auroc
@@ -67,49 +66,60 @@ def refuse_shared_images(images: pd.Series, parts: pd.Series, *, where: object) 
         )
 
 
-def reading_pattern_auroc(
-    cohort: pd.DataFrame, readings: pd.DataFrame, outcome: Outcome
-) -> float | None:
-    """How well the project that read a knee tells its outcome, all else unknown.
+def reading_pattern_auroc(values: pd.Series, read_by: pd.Series) -> tuple[int, float | None] | None:
+    """How well the projects that read a knee tell its outcome, all else unknown.
 
-    Projects read differently selected people, so where a cohort mixes them, anything that tells the
-    projects apart (such as the look of a film, or which values are missing) predicts the outcome
-    without knowing anything of the knee.
+    Projects read differently selected people, and one that read a knee again may have done so
+    because it progressed. Where a cohort mixes them, anything that tells the projects apart (such
+    as the look of a film, or which values are missing) predicts the outcome without knowing
+    anything of the knee.
+
+    Args:
+        values: 0, 1 or missing, one a knee.
+        read_by: The projects that read each knee, all of them in one text.
 
     Returns:
-        AUROC of the risk of each project's knees; None with one project or too few cases.
+        How many cases there are, or controls if these are fewer; and AUROC of the risk of each
+        pattern of projects, None with too few of them. Nothing where all knees have one pattern
+        or one value.
     """
-    project = readings.drop_duplicates(KNEE).set_index(KNEE)[PROJECT]
-    known = cohort[cohort[outcome].notna()].set_index(KNEE)
-    of_knee = project.reindex(known.index)
-    value = known[outcome].astype(int)
-    if of_knee.nunique() < 2 or min(value.sum(), (1 - value).sum()) < _MIN_EVENTS:
+    known = values.notna()
+    value, pattern = values[known].astype(int), read_by[known]
+    rarer = int(min(value.sum(), (1 - value).sum()))
+    if pattern.nunique() < 2 or rarer == 0:
         return None
-    risk = value.groupby(of_knee.to_numpy()).transform("mean")
-    return float(auroc(value.to_numpy(), risk.to_numpy(float)))
+    if rarer < _MIN_EVENTS:
+        return rarer, None
+    risk = value.groupby(pattern.to_numpy()).transform("mean")
+    return rarer, float(auroc(value.to_numpy(), risk.to_numpy(float)))
 
 
-def reading_pattern_note(cohort: pd.DataFrame, readings: pd.DataFrame) -> tuple[str, ...]:
-    """Say how well the reading project alone tells each outcome.
+def reading_pattern_note(cohort: pd.DataFrame, read_by: pd.Series) -> tuple[str, ...]:
+    """Say how well the reading projects alone tell each outcome, or that nobody can know.
 
     Raises:
-        LeakError: It tells one of them too well.
+        LeakError: They tell one of them too well.
     """
-    found = {
-        outcome: value
-        for outcome in Outcome
-        if (value := reading_pattern_auroc(cohort, readings, outcome)) is not None
-    }
+    judged = {outcome: reading_pattern_auroc(cohort[outcome], read_by) for outcome in Outcome}
+    found = {o: each[1] for o, each in judged.items() if each and each[1] is not None}
+    unknown = {o: each[0] for o, each in judged.items() if each and each[1] is None}
     worst = {o: v for o, v in found.items() if v > MAX_PATTERN_AUROC}
     if worst:
         raise LeakError(
-            "The reading project alone tells the outcome: the cohort was sampled on it.",
+            "The reading projects alone tell the outcome: knees were selected by it.",
             expected=f"an AUROC of at most {MAX_PATTERN_AUROC}",
             found=", ".join(f"{outcome} {value:.3f}" for outcome, value in worst.items()),
             where="reading_projects of the cohort",
             fix="keep one project in reading_projects, so that all knees were selected alike",
         )
-    if not found:
-        return ()
-    shown = ", ".join(f"{outcome} {value:.2f}" for outcome, value in found.items())
-    return (f"AUROC of the reading project alone (0.5 is nothing): {shown}",)
+    notes = []
+    if found:
+        shown = ", ".join(f"{outcome} {value:.2f}" for outcome, value in found.items())
+        notes.append(f"AUROC of the reading projects alone (0.5 is nothing): {shown}")
+    if unknown:
+        shown = ", ".join(f"{outcome} {n}" for outcome, n in unknown.items())
+        notes.append(
+            "too few cases or controls to know whether the reading projects tell the outcome "
+            f"({_MIN_EVENTS} are needed): {shown}"
+        )
+    return tuple(notes)

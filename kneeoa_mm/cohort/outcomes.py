@@ -187,9 +187,12 @@ def outcome_records(
     histories: Sequence[KneeHistory], spec: OutcomesSpec
 ) -> dict[Outcome, list[OutcomeRecord]]:
     """Every outcome of every knee, by the cohort's settings."""
-    threshold_mm = spec.jsl_threshold_mm
+    threshold_mm, jsl_horizon = spec.jsl_threshold_mm, spec.jsl_horizon_months
     return {
-        Outcome.JSL_48M: [jsl_48m(knee, threshold_mm=threshold_mm) for knee in histories],
+        Outcome.JSL_48M: [
+            jsl_48m(knee, threshold_mm=threshold_mm, horizon_months=jsl_horizon)
+            for knee in histories
+        ],
         Outcome.JSL_FNIH: [
             jsl_fnih(
                 knee,
@@ -200,7 +203,8 @@ def outcome_records(
             for knee in histories
         ],
         Outcome.JSL_OR_KR_48M: [
-            jsl_or_kr_48m(knee, threshold_mm=threshold_mm) for knee in histories
+            jsl_or_kr_48m(knee, threshold_mm=threshold_mm, horizon_months=jsl_horizon)
+            for knee in histories
         ],
         Outcome.KL_PROGRESSION: [
             kl_progression(

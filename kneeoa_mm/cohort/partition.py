@@ -9,15 +9,15 @@ from kneeoa_mm.errors import InputError
 from kneeoa_mm.folds import make_folds
 from kneeoa_mm.records import Outcome
 
-_STRATA_BY = (Outcome.JSL_48M, Outcome.KL_PROGRESSION, Outcome.TKR)
+_STRATA_BY = (Outcome.JSL_OR_KR_48M, Outcome.KL_PROGRESSION, Outcome.TKR)
 
 
 def cohort_folds(cohort: pd.DataFrame, *, n_folds: int, seed: int) -> pd.DataFrame:
     """Folds of whole persons, stratified on outcome and KL grade.
 
-    The outcome is the first of ``jsl_48m``, ``kl_progression`` and ``tkr`` that has values. In a
-    matched study, whoever is tied by pairs stays together, too: a pair on both sides of a split is
-    a comparison that the model has seen half of.
+    The outcome is the first of ``jsl_or_kr_48m``, ``kl_progression`` and ``tkr`` that has values.
+    In a matched study, whoever is tied by pairs stays together, too: a pair on both sides of a
+    split is a comparison that the model has seen half of.
 
     Returns:
         One row a subject: ``subject_id`` and ``fold``.

@@ -59,6 +59,19 @@ def one_project(
     return kept.sort_values([*KNEE, "months"], ignore_index=True)
 
 
+def reading_patterns(
+    readings: pd.DataFrame, value: str, preference: Sequence[int]
+) -> dict[tuple[str, str], str]:
+    """Which of the projects that count read each knee at any visit, such as ``15+42``."""
+    made = readings[readings[value].notna()]
+    if preference:
+        made = made[made[PROJECT].isin(preference)]
+    projects: dict[tuple[str, str], set[int]] = {}
+    for subject, side, project in zip(*(made[name] for name in (*KNEE, PROJECT)), strict=True):
+        projects.setdefault((subject, side), set()).add(int(project))
+    return {knee: "+".join(map(str, sorted(read_by))) for knee, read_by in projects.items()}
+
+
 def second_readings(readings: pd.DataFrame, kept: pd.DataFrame, value: str) -> pd.DataFrame:
     """The same knee and visit read once more, by another project.
 
@@ -128,6 +141,17 @@ def _by_knee(
     for subject, side, months, cell in zip(*columns, strict=True):
         found.setdefault((subject, side), {})[int(months)] = kind(cell)
     return found
+
+
+def replaced_at_start(knees: pd.DataFrame) -> pd.Series:
+    """Knees whose replacement was adjudicated, or seen, and not after baseline."""
+
+    def column(name: str) -> pd.Series:
+        return knees[name] if name in knees else pd.Series(None, knees.index, dtype=object)
+
+    is_replaced = column("replacement").eq(CONFIRMED) | column("replacement_on_film").eq(1)
+    by_day = is_replaced & column("replacement_days").eq(0)
+    return (by_day | column("replacement_months").eq(0)).fillna(False).astype(bool)
 
 
 def _events(row: dict[str, Any], visits: Sequence[int]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from kneeoa_mm.cohort.history import HORIZON_MONTHS, KneeHistory, OutcomeRecord
+from kneeoa_mm.cohort.history import KneeHistory, OutcomeRecord
 from kneeoa_mm.cohort.joint_space_loss import jsl_48m, jsl_fnih
 from kneeoa_mm.cohort.measurement_error import error_sd_mm, false_crossing, mirrored_gains
 from kneeoa_mm.cohort.outcomes import has_grade_drop, kl_progression, tkr
@@ -57,9 +57,12 @@ def _as_defined(cohort: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _joint_space_loss(histories: Sequence[KneeHistory], spec: OutcomesSpec) -> list[dict[str, Any]]:
-    threshold_mm = spec.jsl_threshold_mm
-    sd_mm = error_sd_mm(histories, horizon_months=HORIZON_MONTHS)
-    records = [jsl_48m(knee, threshold_mm=threshold_mm) for knee in histories]
+    threshold_mm, horizon_months = spec.jsl_threshold_mm, spec.jsl_horizon_months
+    sd_mm = error_sd_mm(histories, horizon_months=horizon_months)
+    records = [
+        jsl_48m(knee, threshold_mm=threshold_mm, horizon_months=horizon_months)
+        for knee in histories
+    ]
     fnih = [
         jsl_fnih(
             knee,
@@ -71,7 +74,7 @@ def _joint_space_loss(histories: Sequence[KneeHistory], spec: OutcomesSpec) -> l
     ]
     rows = []
     for outcome, made, months in (
-        (Outcome.JSL_48M, records, (HORIZON_MONTHS,)),
+        (Outcome.JSL_48M, records, (horizon_months,)),
         (Outcome.JSL_FNIH, fnih, spec.fnih_months),
     ):
         gained, read = mirrored_gains(

@@ -370,6 +370,83 @@ def test_a_plain_csv_study_with_neither_widths_nor_outcomes_is_a_cohort(tmp_path
     assert "bmi_kg_m2: not in cohort.yaml" in frame["missing_reasons"].iloc[0]
 
 
+def test_the_code_of_a_film_without_a_reading_is_kept(cohort: Path) -> None:
+    reasons = _read(cohort)["missing_reasons"]
+    assert reasons["synthetic:9000006:0:R"].endswith(
+        "jsl_48m at 48 months: the reader could not measure it; "
+        "jsl_fnih at 48 months: the reader could not measure it; "
+        "jsl_or_kr_48m at 48 months: the reader could not measure it"
+    )
+
+
+def test_a_code_of_kl_at_the_horizon_is_kept(
+    tables: Write, release: Release, spec: CohortSpec, tmp_path: Path
+) -> None:
+    rows = release["kxr_sq_bu06.txt"]
+    release["kxr_sq_bu06.txt"] = rows.replace(
+        "9000002|2: Left|15|0.9|3|3|0", "9000002|2: Left|15|0.9|.P: Prosthesis|.|."
+    )
+    build_cohort(tables(release), tmp_path / "out", spec=spec)
+    left = _read(tmp_path / "out").loc["synthetic:9000002:0:L"]
+    assert left["kl_progression_reason"] == "no_reading"
+    assert left["missing_reasons"].endswith("kl_progression at 48 months: .P: Prosthesis")
+
+
+def test_folds_are_stratified_on_the_primary_outcome_and_the_run_offers_it(
+    tables: Write, release: Release, spec: CohortSpec, tmp_path: Path
+) -> None:
+    """What became of 9000003's left knee, replaced at 30 months, only the composite knows."""
+    result = build_cohort(tables(release), tmp_path / "out", spec=spec)
+    [note] = [note for note in result.notes if "primary" in note]
+    assert "--outcome jsl_or_kr_48m" in note
+    assert "counts 1 replaced knee(s) that jsl_48m leaves out" in note
+
+
+@pytest.mark.parametrize("tables_of_widths", ["none", "the fixed location alone"])
+def test_the_width_at_a_fixed_location_needs_no_minimum(
+    tmp_path: Path, tables_of_widths: str
+) -> None:
+    """Knee 1 loses 1.0 mm and knee 2 nothing; without widths no knee has a baseline to compare."""
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    (folder / "people.csv").write_text("id\n1\n2\n")
+    grades = [f"{i},R,{visit},2" for i in (1, 2) for visit in ("V00", "V06")]
+    (folder / "kl.csv").write_text("\n".join(["id,side,visit,kl", *grades]) + "\n")
+    widths = ["1,R,V00,4.0", "1,R,V06,3.0", "2,R,V00,4.0", "2,R,V06,4.0"]
+    (folder / "jsw.csv").write_text("\n".join(["id,side,visit,width", *widths]) + "\n")
+    key = {"subject_id": "id", "laterality": "side", "visit": "visit"}
+    document = {
+        "name": "fixed",
+        "visits": {"V00": 0, "V06": 48},
+        "outcomes": {"width": "jsw_fixed_mm"},
+        "tables": {
+            "enrollees": {"file": "people.csv", "columns": {"subject_id": "id"}},
+            "kl": {"file": "kl.csv", "columns": {**key, "kl_grade": "kl"}},
+            "jsw": {"file": "jsw.csv", "columns": {**key, "jsw_fixed_mm": "width"}},
+        },
+    }
+    if tables_of_widths == "none":
+        del document["tables"]["jsw"]
+    build_cohort(folder, tmp_path / "out", spec=CohortSpec.model_validate(document), folds=2)
+    frame = _read(tmp_path / "out")
+    if tables_of_widths == "none":
+        assert set(frame["jsl_48m_reason"]) == {"no_baseline_reading"}
+    else:
+        assert frame["jsl_48m"].tolist() == [1, 0]
+    assert frame["mjsw_medial_mm"].isna().all()
+
+
+def test_the_visit_of_joint_space_loss_is_a_choice(
+    tables: Write, release: Release, spec: CohortSpec, tmp_path: Path
+) -> None:
+    """At 24 months 9000001's right knee has lost 0.9 mm and 9000005's 1.0 mm; no other was read."""
+    document = spec.model_dump()
+    document["outcomes"]["jsl_horizon_months"] = 24
+    build_cohort(tables(release), tmp_path / "out", spec=CohortSpec.model_validate(document))
+    known = _read(tmp_path / "out")["jsl_48m"].dropna()
+    assert known.to_dict() == {"synthetic:9000001:0:R": 1, "synthetic:9000005:0:R": 1}
+
+
 def test_table_one_counts_what_is_there(cohort: Path) -> None:
     table = baseline_table(_read(cohort).reset_index(), by=Outcome.JSL_48M)
     assert table.loc["knees"].tolist() == ["17", "4", "3", "10", ""]

@@ -113,6 +113,36 @@ def test_one_image_in_two_parts_of_the_split_stops_the_cohort(
         check_folder(collection)
 
 
+def test_one_image_in_two_folds_stops_the_cohort(collection: Path, tmp_path: Path) -> None:
+    """Two persons of one part of the sources' split; one fold a person keeps them apart."""
+    [copy] = (collection / "knees" / "train").rglob("9000002R.png")
+    copy.write_bytes(b"9000001R")
+    with pytest.raises(LeakError, match=r"9000001R.png in fold \d is 9000002R.png in fold \d"):
+        build_cohort(collection, tmp_path / "out", spec=read_cohort_spec("mendeley"), folds=6)
+    assert not (tmp_path / "out").exists()
+
+
+def test_knees_without_their_image_and_strangers_are_named(
+    collection: Path, tables: Write, release: dict[str, str], spec: CohortSpec, tmp_path: Path
+) -> None:
+    next((collection / "knees" / "train").rglob("9000001R.png")).unlink()
+    build_cohort(collection, tmp_path / "out", spec=read_cohort_spec("mendeley"), folds=2)
+    unmatched = pd.read_csv(tmp_path / "out" / "unmatched.csv", dtype=str)
+    assert unmatched.values.tolist() == [["enrollees", "9000001", "R", "no such image"]]
+    release["kxr_sq_bu00.txt"] += "9999999|1: Right|15|0.9|2|1|0\n"
+    result = build_cohort(tables(release), tmp_path / "strangers", spec=spec)
+    unmatched = pd.read_csv(result.outputs["unmatched"], dtype=str)
+    assert unmatched[["table", "subject_id", "why"]].values.tolist() == [
+        ["kl", "9999999", "not in enrollees"]
+    ]
+
+
+def test_the_site_is_no_candidate_predictor(tables: Write, release: dict[str, str]) -> None:
+    """By hand: age, BMI, injury, alignment and WOMAC one each, sex 1, race 3, KL grade 4."""
+    figures = check_folder(tables(release)).figures["jsl_48m"]
+    assert figures["candidate_parameters"] == 5 + 1 + 3 + 4
+
+
 def test_check_recognises_a_release_and_says_what_would_be_lost(
     tables: Write, release: dict[str, str]
 ) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kneeoa_mm.cohort.audit import late_factors, refuse_projects
 from kneeoa_mm.cohort.leaks import audit_split, reading_pattern_note
 from kneeoa_mm.cohort.partition import connected_subjects, site_folds
+from kneeoa_mm.cohort.readings import reading_patterns
 from kneeoa_mm.cohort_spec import CohortSpec, read_cohort_spec, shipped_cohorts
 from kneeoa_mm.errors import InputError, LeakError
 from kneeoa_mm.records import Outcome
@@ -34,12 +35,6 @@ def test_the_full_limb_angle_is_no_baseline_factor() -> None:
     columns = {"subject_id": "ID", "laterality": "SIDE", "hka_deg": "V01HKANGLE"}
     spec = _with_table("limbs", {"file": "flxr_kneealign_cooke01.txt", "columns": columns})
     assert late_factors(spec) == ["hka_deg from V01HKANGLE of flxr_kneealign_cooke01.txt"]
-    # with 12 months as the landmark it is
-    document = spec.model_dump()
-    document["visits"] = {"V01": 0, "V03": 12, "V05": 24, "V06": 36}
-    document["tables"] = {n: document["tables"][n] for n in ("enrollees", "limbs")}
-    document["tables"]["enrollees"]["columns"].pop("site")
-    assert late_factors(CohortSpec.model_validate(document)) == []
 
 
 def test_a_factor_of_all_visits_in_one_file_needs_its_baseline_rows_chosen() -> None:
@@ -56,25 +51,46 @@ def test_the_reading_project_cannot_be_mapped_to_a_factor() -> None:
         refuse_projects(_with_table("limbs", {"file": "limbs.txt", "columns": columns}))
 
 
-def _mixed(risk_of_42: float) -> tuple[pd.DataFrame, pd.DataFrame]:
-    n = 400
-    rows = pd.DataFrame({"subject_id": [f"s{i}" for i in range(n)], "laterality": "R"})
-    is_second = rows.index >= n // 2
-    readings = rows.assign(reading_project=[42 if second else 15 for second in is_second])
-    for outcome in Outcome:
-        rows[outcome] = pd.array([pd.NA] * n, dtype="Int64")
-    value = [
-        int(i % 100 < (100 * risk_of_42 if second else 25)) for i, second in enumerate(is_second)
-    ]
-    rows["kl_progression"] = pd.array(value, dtype="Int64")
-    return rows, readings
+def _read_again(n: int, cases: int, controls: int) -> tuple[pd.DataFrame, pd.Series]:
+    """A quarter of ``n`` knees are cases; so many of either were read by project 42, too."""
+    n_cases = n // 4
+    rows = pd.DataFrame({outcome: pd.array([None] * n, dtype="Int64") for outcome in Outcome})
+    rows["kl_progression"] = pd.array([1] * n_cases + [0] * (n - n_cases), dtype="Int64")
+    again = [i < cases or 0 <= i - n_cases < controls for i in range(n)]
+    readings = pd.DataFrame(
+        [("s" + str(i), "R", project, 2) for i in range(n) for project in (15, 42)[: 1 + again[i]]],
+        columns=["subject_id", "laterality", "reading_project", "kl_grade"],
+    )
+    patterns = reading_patterns(readings, "kl_grade", (15, 42))
+    return rows, pd.Series([patterns["s" + str(i), "R"] for i in range(n)])
 
 
-def test_a_cohort_whose_reading_project_tells_the_outcome_is_refused() -> None:
-    with pytest.raises(LeakError, match="kl_progression"):
-        reading_pattern_note(*_mixed(0.8))
-    [note] = reading_pattern_note(*_mixed(0.3))
-    assert "kl_progression 0.5" in note
+def test_knees_that_were_read_again_because_they_progressed_are_refused() -> None:
+    """All grades that are kept are of project 15, and the pattern of projects tells all the same.
+
+    Of 200 cases 180 were read again and of 600 controls 60: .9 * .9 + (.1 * .9 + .9 * .1) / 2.
+    """
+    with pytest.raises(LeakError, match=r"kl_progression 0\.900"):
+        reading_pattern_note(*_read_again(800, 180, 60))
+    [note] = reading_pattern_note(*_read_again(800, 20, 60))
+    assert "kl_progression 0.50" in note
+
+
+def test_projects_that_are_not_named_and_too_few_cases_are_no_verdict() -> None:
+    rows, _ = _read_again(800, 180, 60)
+    assert reading_pattern_note(rows, pd.Series(["15"] * 800)) == ()
+    [note] = reading_pattern_note(*_read_again(160, 36, 12))
+    assert "too few cases" in note
+    assert "kl_progression 40" in note
+
+
+def test_a_project_that_does_not_count_is_no_part_of_the_pattern() -> None:
+    readings = pd.DataFrame(
+        [("a", "R", 15, 2), ("a", "R", 42, 3), ("a", "R", 37, None), ("b", "L", 42, 1)],
+        columns=["subject_id", "laterality", "reading_project", "kl_grade"],
+    )
+    assert reading_patterns(readings, "kl_grade", (15, 37)) == {("a", "R"): "15"}
+    assert reading_patterns(readings, "kl_grade", ()) == {("a", "R"): "15+42", ("b", "L"): "42"}
 
 
 def test_a_person_or_an_image_in_two_parts_of_a_split_is_refused(tmp_path: Path) -> None:

@@ -153,7 +153,9 @@ def test_the_oai_spec_reads_the_same_tables_to_the_same_labels(
         for name in ("kxr_sq_bu", "kxr_qjsw_duryea"):
             header = (data / "tables" / f"{name}06.txt").read_text().splitlines()[0]
             (tmp_path / f"{name}{visit}.txt").write_text(header.replace("V06", f"V{visit}") + "\n")
-    build_cohort(tmp_path, tmp_path / "out", spec=read_cohort_spec("oai"))
+    projects = read_cohort_spec("synthetic").reading_projects
+    spec = read_cohort_spec("oai").model_copy(update={"reading_projects": projects})
+    build_cohort(tmp_path, tmp_path / "out", spec=spec)
     oai = read_table(tmp_path / "out" / "cohort.parquet", COHORT)
     oai.index = oai.pop("knee_id").str.replace("oai:", "synthetic:")
     pd.testing.assert_frame_equal(oai, cohort)
