@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.lr_scheduler import (
     CosineAnnealingLR,
     LRScheduler,
@@ -90,13 +90,21 @@ def make_schedule(
     return MultiStepLR(optimiser, list(stage.milestones), stage.gamma), "epoch"
 
 
-def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """A moving average of weights that trusts the first batches less."""
+@torch.no_grad()
+def move_average(average: nn.Module, network: nn.Module, *, decay: float, before: int) -> None:
+    """Move an average of weights towards the newest; batch statistics are the newest.
 
-    def average(mean: Tensor, new: Tensor, n: Tensor | int) -> Tensor:
-        if not mean.is_floating_point():
-            return new
-        kept = min(decay, (1 + int(n)) / (10 + int(n)))
-        return torch.lerp(new, mean, kept)
+    It trusts the first batches less. Nothing is asked of the weights' device, which would have to
+    be waited for.
 
-    return average
+    Args:
+        average: Changed in place.
+        network: With the newest weights.
+        decay: What the average keeps of itself in the end.
+        before: How many weights it has seen.
+    """
+    kept = min(decay, (1 + before) / (10 + before)) if before else 0.0
+    for mean, new in zip(average.parameters(), network.parameters(), strict=True):
+        mean.copy_(torch.lerp(new, mean, kept))
+    for buffer, new in zip(average.buffers(), network.buffers(), strict=True):
+        buffer.copy_(new)

@@ -19,8 +19,9 @@ import time
 import warnings
 from collections.abc import Iterable
 from contextlib import nullcontext
+from copy import deepcopy
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn
 
 import numpy as np
 import pytorch_lightning as lightning
@@ -32,7 +33,6 @@ from pytorch_lightning.plugins.environments import (  # type: ignore[attr-define
 from pytorch_lightning.strategies import DDPStrategy
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from kneeoa_mm.errors import KneeOAError
 from kneeoa_mm.learning import processes
@@ -54,7 +54,7 @@ from kneeoa_mm.learning.stages import (
     keep_statistics,
     make_optimiser,
     make_schedule,
-    moving_average,
+    move_average,
 )
 from kneeoa_mm.progress import say
 from kneeoa_mm.run_folder import atomic_path
@@ -144,10 +144,9 @@ class Learner(lightning.LightningModule):
     def __init__(self, job: Job, index: int, epochs: int) -> None:
         super().__init__()
         self.network = job.network.to(memory_format=torch.channels_last).train()
-        decay = job.config.ema_decay
-        self.average = AveragedModel(self.network, avg_fn=moving_average(decay)) if decay else None
-        if self.average is not None:
-            self.average.requires_grad_(False)
+        self.average = (
+            deepcopy(self.network).requires_grad_(False) if job.config.ema_decay else None
+        )
         # a module, so that what it learns is optimised, and saved in checkpoints
         self._loss = job.loss
         self._job = job
@@ -155,13 +154,14 @@ class Learner(lightning.LightningModule):
         self._epochs = epochs
         self._stage: StageConfig = job.config.stages[index]
         self._losses: list[Tensor] = []
+        self._before: _Finite | None = None
         self._validation: list[tuple[Outputs, Outputs]] = []
         self.val_metrics: Metrics = {}
 
     @property
     def kept(self) -> Network:
         """The network that is validated and kept: the averaged one where there is one."""
-        return self._job.network if self.average is None else cast(Network, self.average.module)
+        return self._job.network if self.average is None else self.average
 
     def configure_model(self) -> None:
         """Let only the stage's layers learn."""
@@ -212,24 +212,29 @@ class Learner(lightning.LightningModule):
         """Seed dropout; keep the batch statistics of frozen layers as they are."""
         own = 1 + processes.number()
         torch.manual_seed(_seed(self._job.seed, self._index, self.current_epoch, own))
-        self._losses = []
+        self._losses, self._before = [], None
         keep_statistics(self._frozen_layers())
 
     def training_step(self, batch: Outputs, _: int) -> Tensor:
         """Loss of a batch."""
         loss = self._loss(self.network(batch), batch)
         # the loss before: to ask for this one, a GPU would have to be waited for
-        self._refuse_nan(self._losses[-1:])
+        if self._before is not None and not self._before:
+            self._refuse()
+        self._before = _Finite(loss)
         self._losses.append(loss.detach())
         return loss
 
     def _refuse_nan(self, values: Iterable[Tensor]) -> None:
         if not all(value.isfinite().all() for value in values):
-            raise KneeOAError(
-                "The loss is not a number any more.",
-                where=f"{self._job.name}, epoch {self.current_epoch + 1}",
-                fix="lower the rate with --set train.lr=...; the last good epoch is saved",
-            )
+            self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise KneeOAError(
+            "The loss is not a number any more.",
+            where=f"{self._job.name}, epoch {self.current_epoch + 1}",
+            fix="lower the rate with --set train.lr=...; the last good epoch is saved",
+        )
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Share batch statistics at the end of an epoch; move the average towards the weights."""
@@ -237,7 +242,8 @@ class Learner(lightning.LightningModule):
             learning = (m for m in self.network.modules() if m.training)
             processes.average(b for m in learning for b in m.buffers(recurse=False))
         if self.average is not None:
-            self.average.update_parameters(self.network)
+            decay = self._job.config.ema_decay
+            move_average(self.average, self.network, decay=decay, before=self.global_step - 1)
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last epoch's outputs."""
@@ -271,6 +277,21 @@ class Learner(lightning.LightningModule):
         """
         self._refuse_nan([*self._losses[-1:], *self.kept.state_dict().values()])
         return float(np.mean(processes.gathered([float(loss) for loss in self._losses])))
+
+
+class _Finite:
+    """Whether a loss is a number, on its way from the device while that goes on."""
+
+    def __init__(self, loss: Tensor) -> None:
+        self._answer = loss.detach().isfinite().to("cpu", non_blocking=True)
+        self._arrived = torch.cuda.Event() if loss.is_cuda else None
+        if self._arrived is not None:
+            self._arrived.record()
+
+    def __bool__(self) -> bool:
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return bool(self._answer)
 
 
 class Recorder(lightning.Callback):

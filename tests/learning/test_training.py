@@ -5,10 +5,13 @@ from functools import partial
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kneeoa_mm.config import load_config
 from kneeoa_mm.errors import ConfigError, KneeOAError
+from kneeoa_mm.learning.networks import KLNetwork
 from kneeoa_mm.learning.pretrain_kl import pretrain_kl
+from kneeoa_mm.learning.stages import move_average
 from kneeoa_mm.settings import PretrainKLConfig
 
 SMALL = ("members=[{backbone: simple_cnn, image_size_px: 40}]", "train.batch_size=16")
@@ -52,3 +55,38 @@ def test_a_compiled_network_leaves_the_weights_of_one_that_is_not(
         load_file(next(run.glob("members/*/weights.safetensors"))) for run in runs.values()
     )
     torch.testing.assert_close(compiled, plain)
+
+
+def two_networks(device="cpu"):
+    """A network, and one of other weights whose batch statistics are not those of a new one."""
+    networks = [KLNetwork("simple_cnn").to(device) for _ in range(2)]
+    if device == "cpu":
+        networks[1].train()({"images": torch.randn(8, 1, 32, 32)})
+    return networks
+
+
+def test_in_the_long_run_the_average_is_the_exponential_one_of_torch():
+    average, network = two_networks()
+    oracle = AveragedModel(average, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    oracle.n_averaged += 1  # the first would be taken as it is
+    oracle.update_parameters(network)
+    move_average(average, network, decay=0.9, before=10**6)
+    assert average.state_dict().keys() == oracle.module.state_dict().keys()
+    for name, value in oracle.module.state_dict().items():
+        torch.testing.assert_close(average.state_dict()[name], value)
+
+
+def test_the_average_begins_with_the_first_weights_and_trusts_early_ones_less():
+    distances = []
+    for before in (0, 1, 10, 1000):
+        torch.manual_seed(0)
+        average, network = two_networks()
+        move_average(average, network, decay=0.99, before=before)
+        distances.append((average.kl_head.weight - network.kl_head.weight).norm().item())
+    assert distances[0] == 0
+    assert distances == sorted(set(distances))
+
+
+def test_the_average_asks_its_device_for_no_number():
+    """A GPU would have to finish all that it was given; the device `meta` has no numbers at all."""
+    move_average(*two_networks("meta"), decay=0.9, before=3)
