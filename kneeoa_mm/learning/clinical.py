@@ -1,8 +1,11 @@
 """Clinical factors as numbers: what training subjects taught, applied to anyone.
 
-Continuous factors are standardised, and a missing one becomes the training mean with an indicator;
-categorical factors become one column a category that training saw, and a missing or unknown
-category becomes zeros with an indicator. Nothing is learnt from validation or test subjects.
+Continuous factors are standardised; categorical ones become one column a category that training
+saw, and an unknown category is missing. What is missing is imputed from the knee's other factors by
+a model of the training knees, and has an indicator. Nothing is learnt from validation or test
+subjects, nor from outcomes. A reading is imputed from nothing and foretells nothing: a grade that
+is missing often says that there is a prosthesis, and a model that shall not see readings must not
+see them in another factor's place.
 """
 
 from __future__ import annotations
@@ -16,8 +19,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kneeoa_mm.errors import InputError
+from kneeoa_mm.learning.imputation import fit_normal, impute
 
-CATEGORICAL = {"sex", "race", "kl_grade", "contralateral_kl_grade", "site"}
+READINGS = {"kl_grade", "contralateral_kl_grade"}
+CATEGORICAL = {"sex", "race", "site", *READINGS}
 _MAX_SHOWN = 20
 
 
@@ -28,14 +33,20 @@ class ClinicalEncoding:
     Attributes:
         continuous: Factor to (mean, standard deviation) of the training knees.
         categorical: Factor to the categories of the training knees.
+        imputed_mean: Mean of the imputed columns in the training knees: the continuous factors,
+            then each category that is no reading. Models of before have none: there a missing
+            factor is the mean, or no category.
+        imputed_covariance: Their covariance, from which missing ones are foretold.
     """
 
     continuous: Mapping[str, Sequence[float]]
     categorical: Mapping[str, Sequence[str]]
+    imputed_mean: Sequence[float] = ()
+    imputed_covariance: Sequence[Sequence[float]] = ()
 
     @classmethod
     def fit(cls, factors: pd.DataFrame) -> ClinicalEncoding:
-        """Learn means, scales and categories from training knees.
+        """Learn means, scales, categories and how factors go together from training knees.
 
         Args:
             factors: One column a factor, one row a training knee.
@@ -60,7 +71,12 @@ class ClinicalEncoding:
                 values = pd.Series(numbers(known))
                 # a constant factor carries nothing and must not divide by zero
                 continuous[name] = (float(values.mean()), float(values.std(ddof=0)) or 1.0)
-        return cls(continuous, categorical)
+        plain = cls(continuous, categorical)
+        columns = plain._imputable(factors)
+        if not columns.shape[1]:
+            return plain
+        mean, covariance = fit_normal(columns)
+        return cls(continuous, categorical, mean.tolist(), covariance.tolist())
 
     @property
     def factors(self) -> list[str]:
@@ -75,6 +91,8 @@ class ClinicalEncoding:
     def transform(self, factors: pd.DataFrame) -> NDArray[np.float32]:
         """Encode knees; a factor that the table lacks is missing for all of them.
 
+        A missing value is what the knee's other factors lead to expect, the same each time.
+
         Args:
             factors: One row a knee.
 
@@ -84,16 +102,64 @@ class ClinicalEncoding:
         Raises:
             InputError: A continuous factor has a cell that is no number.
         """
-        columns = []
-        for name, (mean, scale) in self.continuous.items():
-            values = numbers(self._column(factors, name))
-            missing = np.isnan(values)
-            columns += [np.where(missing, 0.0, (values - mean) / scale), missing]
+        found = self._imputable(factors)
+        known = zip(self._filled(found).T, np.isnan(found).T, strict=True)
+        columns: list[NDArray[Any]] = []
+        for _ in self.continuous:
+            columns += next(known)
         for name, categories in self.categorical.items():
-            texts = _texts(self._column(factors, name))
-            matches = [(texts == category).fillna(False).to_numpy(bool) for category in categories]
-            columns += [*matches, ~np.any(matches, axis=0)]
+            if name in READINGS:
+                columns += [*self._reading(factors, name).T]
+                continue
+            own = [next(known) for _ in categories]
+            columns += [*(values for values, _ in own), own[0][1]]
         return np.stack(columns, axis=1).astype(np.float32)
+
+    def draw(self, factors: pd.DataFrame, draws: np.random.Generator) -> NDArray[np.float64]:
+        """Encode knees with each missing value drawn from what their other factors leave open.
+
+        Beside draws there are no indicators, but those of readings, which are not imputed.
+
+        Args:
+            factors: As for :meth:`transform`.
+            draws: Where from.
+
+        Returns:
+            Shape (n, columns), without NaN.
+        """
+        readings = [self._reading(factors, name) for name in self.categorical if name in READINGS]
+        return np.concatenate([self._filled(self._imputable(factors), draws), *readings], axis=1)
+
+    def _filled(
+        self, found: NDArray[np.float64], draws: np.random.Generator | None = None
+    ) -> NDArray[np.float64]:
+        if not self.imputed_mean:
+            return np.nan_to_num(found)
+        return impute(found, np.array(self.imputed_mean), np.array(self.imputed_covariance), draws)
+
+    def _imputable(self, factors: pd.DataFrame) -> NDArray[np.float64]:
+        """Standardised factors and categories that are no reading, NaN where missing, (n, p)."""
+        columns = [
+            (numbers(self._column(factors, name)) - mean) / scale
+            for name, (mean, scale) in self.continuous.items()
+        ]
+        for name in self.categorical:
+            if name not in READINGS:
+                columns += [*self._matches(factors, name).T]
+        return np.stack(columns, axis=1) if columns else np.zeros((len(factors), 0))
+
+    def _matches(self, factors: pd.DataFrame, name: str) -> NDArray[np.float64]:
+        """One column a category of a factor; NaN in all where it is missing or unknown."""
+        texts = _texts(self._column(factors, name))
+        categories = self.categorical[name]
+        matches = [(texts == category).fillna(False).to_numpy(bool) for category in categories]
+        found = np.stack(matches, axis=1).astype(np.float64)
+        return np.where(found.any(axis=1, keepdims=True), found, np.nan)
+
+    def _reading(self, factors: pd.DataFrame, name: str) -> NDArray[np.float64]:
+        """One column a grade, zero in all where it is missing, and the indicator of that."""
+        matches = self._matches(factors, name)
+        return np.column_stack([np.nan_to_num(matches), np.isnan(matches[:, 0])])
 
     def unknown_categories(self, factors: pd.DataFrame) -> dict[str, pd.Series]:
         """Categories that training never saw, which count as missing.

@@ -113,7 +113,8 @@ def _tell(section: Section, cards: Mapping[str, Any], config: Mapping[str, Any])
         section.tell("predictors", f"{', '.join(factors)}: {handled}", where)
         section.tell(
             "missing_factors",
-            "A missing factor becomes the mean of the training part, with an indicator of its own",
+            "A missing factor has an indicator of its own; its value is imputed by what the "
+            "training part alone taught, without outcomes",
             where,
         )
     started = sorted({str(c.get("weights_source", "none")) for c in cards.values()})
