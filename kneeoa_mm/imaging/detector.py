@@ -109,15 +109,30 @@ def choose_joints(candidates: list[Candidate], *, film_columns: int) -> list[Joi
     partner = next((other for other in others if _are_partners(first, other)), None)
     chosen = sorted(filter(None, (first, partner)), key=lambda each: each.column_px)
     sides = film_sides([each.column_px / film_columns for each in chosen])
-    left_over = [each for each in others if each is not partner]
-    rivals = [0] * len(chosen)
-    for each in left_over:
-        distances = [abs(each.column_px - joint.column_px) for joint in chosen]
-        rivals[distances.index(min(distances))] += 1
+    left_over = [each.column_px for each in others if each is not partner]
+    rivals = count_rivals([joint.column_px for joint in chosen], left_over)
     return [
         JointDetection(joint.box, side, round(joint.score, 4), count)
         for joint, side, count in zip(chosen, sides, rivals, strict=True)
     ]
+
+
+def count_rivals(joints: list[float], others: list[float]) -> list[int]:
+    """How many other places each joint has on its side: those that are nearest to it.
+
+    Args:
+        joints: Columns of the joints that were taken, at least one where there are others.
+        others: Columns of the places that were not.
+
+    Example:
+        >>> count_rivals([80.0, 250.0], [90.0, 240.0, 300.0])
+        [1, 2]
+    """
+    rivals = [0] * len(joints)
+    for other in others:
+        distances = [abs(other - joint) for joint in joints]
+        rivals[distances.index(min(distances))] += 1
+    return rivals
 
 
 def _are_partners(joint: Candidate, other: Candidate) -> bool:

@@ -21,6 +21,16 @@ def resolve_detector(config: PreprocessConfig) -> PreprocessConfig:
     return config.model_copy(update={"detector": "yolo" if yolo.is_installed() else "profile"})
 
 
+def fallback_notes(config: PreprocessConfig) -> tuple[str, ...]:
+    """What a person should know where ``auto`` had to settle on the weaker detector."""
+    if config.detector != "auto" or resolve_detector(config).detector != ProfileDetector.name:
+        return ()
+    return (
+        "joints were found by the profile of grey, the weaker detector, since the extra `yolo` is "
+        "not installed: pip install 'kneeoa-mm[yolo]'",
+    )
+
+
 def detector_name(config: PreprocessConfig) -> str:
     """What ``knees.parquet`` will call the detector; shows before the work that it is there.
 

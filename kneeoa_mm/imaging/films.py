@@ -24,7 +24,7 @@ from kneeoa_mm.records import Box, Laterality, PixelSpacing, SpacingSource, View
 from kneeoa_mm.settings import PreprocessConfig
 
 _FRONTAL_VIEWS = {View.PA_FIXED_FLEXION, View.AP, View.UNKNOWN}
-_MOST_WIDTHS_OF_ONE_KNEE = 1.6
+_MOST_WIDTHS_OF_ONE_KNEE = 1.4
 _MIDDLE = (0.25, 0.75)
 
 
@@ -171,8 +171,9 @@ def _film_flags(film: Radiograph, identity: FilmIdentity) -> tuple[QCFlag, ...]:
 def shows_one_knee(film: Radiograph, joints: list[JointDetection]) -> bool:
     """Whether a film is an image of one knee already, so that there is nothing to cut away.
 
-    It has one joint near its middle and no millimetres, and spans fewer than 1.6 widths of the
-    tibial plateau: a crop of 140 mm spans about 1.8, those of public collections about 1.3.
+    It has one joint near its middle and no millimetres, and spans fewer than 1.4 widths of the
+    tibial plateau: those of public collections span 1.1 to 1.3, a crop of 140 mm about 1.8. What is
+    wider is cut like any film, so that a grader meets the knee at the size that it learnt.
     """
     if len(joints) != 1 or film.spacing is not None:
         return False

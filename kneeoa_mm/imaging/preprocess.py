@@ -23,7 +23,7 @@ from kneeoa_mm.imaging.assembly import (
     place_images,
     write_tables,
 )
-from kneeoa_mm.imaging.detectors import detector_name, resolve_detector
+from kneeoa_mm.imaging.detectors import detector_name, fallback_notes, resolve_detector
 from kneeoa_mm.imaging.dicom import NO_DECODER
 from kneeoa_mm.imaging.engine import Job, Shard, run_locally
 from kneeoa_mm.imaging.exclusions import Exclusions, read_exclusions, recorded_exclusions
@@ -93,6 +93,7 @@ def preprocess(
     if overwrite:
         refuse_own_inputs(out, filter(None, (studies, exclude)))
     given = None if exclude is None else read_exclusions(exclude)
+    notes = fallback_notes(config)
     config = resolve_detector(config)
     inputs = {"kneeoa_mm": __version__, "detector": detector_name(config)}
     found = find_films(studies, out=out)
@@ -117,7 +118,8 @@ def preprocess(
         done = _process_all(job, engine, given, found.modified_ns)
         whole = _assemble(job, given)
     _refuse_without_decoder(whole)
-    return whole_result(out, whole, found, done, key_file=key_file if ids is None else None)
+    own_key = key_file if ids is None else None
+    return whole_result(out, whole, found, done, key_file=own_key, notes=notes)
 
 
 def _refuse_beside_shard(options: dict[str, bool], *, shares_key: bool) -> None:

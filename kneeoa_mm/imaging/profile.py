@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from kneeoa_mm.imaging.detector import PLATEAU_MM, JointDetection, film_sides
+from kneeoa_mm.imaging.detector import PLATEAU_MM, JointDetection, count_rivals, film_sides
 from kneeoa_mm.imaging.radiograph import Pixels, resize
 from kneeoa_mm.records import Box, PixelSpacing
 
@@ -31,7 +31,8 @@ about 0.48 where its grain has the size of a joint space."""
 
 _MIN_SCORE = 0.3
 _SCALES = (0.85, 0.92, 1.0, 1.08, 1.17)
-_FILM_WIDTHS_MM = np.geomspace(110, 560, 18)
+_FILM_WIDTHS_MM = np.geomspace(82, 560, 21)
+"""From a close crop of one knee, 1.1 plateaus wide, to a film of both."""
 _LONGEST_FILM_MM = 1300.0
 
 
@@ -152,19 +153,19 @@ def _drawn_knee(scale: float, rotation_deg: float) -> NDArray[np.float64]:
 
 def best_joints(
     match: NDArray[np.float64], scale_of: NDArray[np.float64]
-) -> list[tuple[Peak, float]]:
-    """The best place, the best one beside it, and their scores from 0 to 1.
+) -> tuple[list[tuple[Peak, float]], list[tuple[Peak, float]]]:
+    """The best place and the best one beside it, the best of the rest, and their scores.
 
     Args:
         match: Correlations of :func:`match_knee`.
         scale_of: Sizes of :func:`match_knee`.
 
     Returns:
-        From left to right, none to two places. Both are there even where only one is a joint: the
-        score tells.
+        None to two places from left to right, and up to three others. Both are there even where
+        only one is a joint: the score, from 0 to 1, tells.
     """
     if match.max() <= 0:
-        return []
+        return [], []
     left = match.copy()
     first = _take_peak(left, scale_of)
     distance_mm = (np.arange(match.shape[1]) + 0.5) * _STEP_MM - first.column_mm
@@ -176,10 +177,13 @@ def best_joints(
     if beside.max() > 0:
         peaks.append(_take_peak(beside, scale_of))
         _blank(left, peaks[1])
-    rivals = [_take_peak(left, scale_of).match for _ in range(_RIVALS)]
-    background = max(0.0, float(np.mean(rivals)))
-    scores = [_score(peak.match, background) for peak in peaks]
-    return sorted(zip(peaks, scores, strict=True), key=lambda found: found[0].column_mm)
+    others = [_take_peak(left, scale_of) for _ in range(_RIVALS)]
+    background = max(0.0, float(np.mean([other.match for other in others])))
+
+    def scored(places: list[Peak]) -> list[tuple[Peak, float]]:
+        return [(place, _score(place.match, background)) for place in places]
+
+    return scored(sorted(peaks, key=lambda peak: peak.column_mm)), scored(others)
 
 
 def _score(match: float, background: float) -> float:
@@ -253,16 +257,17 @@ class ProfileDetector:
             maps = [match_knee(pixels, guess, (1.0,)) for guess in guesses]
             best = max(range(len(maps)), key=lambda index: float(maps[index][0].max()))
             spacing, (match_map, scale_map) = guesses[best], maps[best]
-        found = [
-            (peak, score)
-            for peak, score in best_joints(match_map, scale_map)
-            if score >= self.min_score
-        ]
+        found, others = (
+            [(peak, score) for peak, score in places if score >= self.min_score]
+            for places in best_joints(match_map, scale_map)
+        )
+        columns_mm = [peak.column_mm for peak, _ in found]
+        rivals = count_rivals(columns_mm, [peak.column_mm for peak, _ in others]) if found else []
         film_width_mm = pixels.shape[1] * spacing.column_mm
-        sides = film_sides([peak.column_mm / film_width_mm for peak, _ in found])
+        sides = film_sides([column_mm / film_width_mm for column_mm in columns_mm])
         return [
-            JointDetection(_box(peak, spacing), side, round(score, 4))
-            for (peak, score), side in zip(found, sides, strict=True)
+            JointDetection(_box(peak, spacing), side, round(score, 4), count)
+            for (peak, score), side, count in zip(found, sides, rivals, strict=True)
         ]
 
 

@@ -38,7 +38,13 @@ class Done:
 
 
 def whole_result(
-    out: Path, whole: Whole, found: Studies, done: Done, *, key_file: Path | None
+    out: Path,
+    whole: Whole,
+    found: Studies,
+    done: Done,
+    *,
+    key_file: Path | None,
+    notes: tuple[str, ...],
 ) -> StageResult:
     """The result of a run that put the whole together.
 
@@ -48,29 +54,30 @@ def whole_result(
         found: The films.
         done: What this process did.
         key_file: Of identifiers that were hashed with a key of our own.
+        notes: Of the run, to stand before its own.
     """
     codes = Counter(reject.code for reject in whole.rejects)
     flags = Counter(flag for row in whole.rows for flag in row["qc_flags"].split(";") if flag)
     flagged = sum(bool(row["qc_flags"]) for row in whole.rows)
     outputs = dict(whole.outputs)
-    notes = []
+    told = [*notes]
     if done.films:
-        notes.append(str(done))
+        told.append(str(done))
     if flagged:
-        notes.append(
+        told.append(
             f"{flagged} of {len(whole.rows)} knees carry a QC flag: look at the review page, and "
             "take knees out with --resume --exclude FILE"
         )
     if again := sum(codes[code] for code in WORTH_ANOTHER_TRY):
-        notes.append(
+        told.append(
             f"{again} films could not be read, took too long, killed their worker or lack a "
             "decoder: --resume tries them again"
         )
     if found.links:
-        notes.append(f"{found.links} links lead out of the folder of studies: not followed")
+        told.append(f"{found.links} links lead out of the folder of studies: not followed")
     if key_file is not None:
         outputs["key"] = key_file
-        notes.append("identifiers were hashed: pass the key file as --ids to `cohort`, and keep it")
+        told.append("identifiers were hashed: pass the key file as --ids to `cohort`, and keep it")
     excluded = codes[EXCLUDED_CODE]
     return StageResult(
         "preprocess",
@@ -85,7 +92,7 @@ def whole_result(
         },
         failed=whole.films_rejected,
         figures=_figures(rejects=codes, qc_flags=flags),
-        notes=tuple(notes),
+        notes=tuple(told),
         next_step=f"kneeoa-mm predict {out / 'knees.parquet'} --model MODEL --out FILE",
     )
 

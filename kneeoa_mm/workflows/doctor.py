@@ -15,7 +15,7 @@ _EXTRAS = {
     "yolo": ("ultralytics",),
     "timm": ("timm",),
     "ray": ("ray",),
-    "dicom": ("pylibjpeg", "openjpeg", "jpeg_ls"),
+    "dicom": ("imagecodecs", "pylibjpeg", "openjpeg", "jpeg_ls"),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
 }
 

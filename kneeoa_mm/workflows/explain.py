@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kneeoa_mm.config import load_config
 from kneeoa_mm.errors import InputError, ItemError
-from kneeoa_mm.imaging.films import read_greys
+from kneeoa_mm.imaging.greys import read_greys_apart
+from kneeoa_mm.imaging.journal import is_output
 from kneeoa_mm.learning.saliency import explain as stage
 from kneeoa_mm.records import StageResult
+from kneeoa_mm.run_folder import CONFIG_FILE
 from kneeoa_mm.settings import PreprocessConfig
 
 
@@ -21,7 +24,8 @@ def explain(
     """Explain a model; see :func:`kneeoa_mm.learning.saliency.explain.explain`.
 
     Args:
-        data: Folder of PNGs, table of knees, or output folder of ``preprocess``.
+        data: Folder of PNGs, table of knees, or output folder of ``preprocess``, whose settings
+            decide which films are refused.
         model: Run or model folder.
         out: Folder to write into.
         films: The folder that ``preprocess`` was given; without, maps are drawn on knee images.
@@ -34,13 +38,20 @@ def explain(
         return stage.explain(data, model, out, **options)
     if not films.is_dir():
         raise InputError("The folder of films is not there.", where=films)
-    settings = PreprocessConfig()
+    settings = _settings_of(data)
 
     def read_film(source: str) -> NDArray[np.float32]:
         path = films / source
         # a table names the film: never read one from outside the folder
         if not path.resolve().is_relative_to(films.resolve()):
             raise ItemError("E_READ", "the film lies outside the folder", stage="read")
-        return read_greys(path, settings)
+        return read_greys_apart(path, settings)
 
     return stage.explain(data, model, out, read_film=read_film, **options)
+
+
+def _settings_of(data: Path) -> PreprocessConfig:
+    """The settings that the knees were cut with; the defaults where ``preprocess`` did not."""
+    folder = data if data.is_dir() else data.parent
+    recipe = folder / CONFIG_FILE if is_output(folder) else None
+    return load_config(PreprocessConfig, recipe=recipe)

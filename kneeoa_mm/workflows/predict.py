@@ -16,6 +16,7 @@ from kneeoa_mm.analysis import looks
 from kneeoa_mm.analysis.results import sha256_of
 from kneeoa_mm.cohort_spec import CohortSpec
 from kneeoa_mm.errors import InputError, OutputExistsError
+from kneeoa_mm.imaging.detectors import fallback_notes
 from kneeoa_mm.imaging.preprocess import preprocess
 from kneeoa_mm.imaging.studies import holds_dicom
 from kneeoa_mm.learning.clinical_table import read_clinical, untold
@@ -84,7 +85,8 @@ def predict(
         key = out.with_suffix(".key")
         if ids is None and key.exists():
             ids = str(key)
-        preprocess(source, work, config=PreprocessConfig(), cohort=cohort, ids=ids, jobs=jobs)
+        settings = PreprocessConfig()
+        preprocess(source, work, config=settings, cohort=cohort, ids=ids, jobs=jobs)
         rejects = pd.read_csv(work / "rejects.csv", dtype=str, keep_default_na=False)
         for reject in rejects.to_dict("records"):
             say("not used: {source}: {code} {message}".format(**reject))
@@ -98,6 +100,7 @@ def predict(
                 fix="see the lines above; preprocess has settings for films out of the ordinary",
             )
         result = _predict(read_knees(work), ensemble, table, out, device, rejects)
+        result = replace(result, notes=(*fallback_notes(settings), *result.notes))
         if ids is None:
             # the fresh key would go with the temporary folder, and nobody could join the table
             shutil.move(work.with_name(f"{work.name}.key"), key)

@@ -7,7 +7,7 @@ import phantoms
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from kneeoa_mm.imaging.detector import FilmSide, JointDetection
+from kneeoa_mm.imaging.detector import PLATEAU_MM, FilmSide, JointDetection
 from kneeoa_mm.imaging.profile import ProfileDetector
 from kneeoa_mm.records import Laterality, PixelSpacing
 
@@ -48,6 +48,28 @@ def test_rows_and_columns_have_their_own_millimetres() -> None:
     found = _detect(phantoms.knee_film(spacing_mm=spacing), spacing)
     _assert_found(found, phantoms.BILATERAL, spacing)
     assert found[0].box.height_px == pytest.approx(2 * found[0].box.width_px, abs=2)
+
+
+@pytest.mark.parametrize("widths", [1.1, 1.25, 1.7])
+def test_a_close_crop_without_millimetres_is_measured(widths: float) -> None:
+    """How many plateaus wide a picture is decides whether it is taken for a ready crop."""
+    side_mm = widths * PLATEAU_MM
+    crop = ((side_mm / 2, 0.55 * side_mm, Laterality.RIGHT),)
+    film = phantoms.knee_film(crop, size_mm=(side_mm, side_mm), spacing_mm=(0.4, 0.4))
+    (found,) = _detect(film, None)
+    assert film.shape[1] / found.box.width_px == pytest.approx(widths, rel=0.1)
+
+
+def test_a_further_joint_of_a_side_is_its_rival() -> None:
+    """As where a film holds two exposures; one of a single exposure has none."""
+    for joints, rivals in (
+        (phantoms.BILATERAL, [0, 0]),
+        ((*phantoms.BILATERAL, (88.0, 540.0, Laterality.RIGHT)), [1, 0]),
+    ):
+        film = phantoms.knee_film(joints, size_mm=(340, 700), spacing_mm=SPACING)
+        found = _detect(film)
+        _assert_found(found, phantoms.BILATERAL, SPACING)
+        assert [joint.rivals for joint in found] == rivals
 
 
 def test_a_single_knee_is_one_detection_not_two() -> None:

@@ -307,6 +307,16 @@ def test_a_run_whose_films_are_all_refused_still_writes_its_tables(tmp_path: Pat
 
 
 @pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize(("detector", "is_told"), [("auto", True), ("profile", False)])
+def test_the_weaker_detector_is_told_of_unless_it_was_asked_for(
+    studies: Path, tmp_path: Path, detector: str, is_told: bool
+) -> None:
+    config = CONFIG.model_copy(update={"detector": detector})
+    result = _run(studies / "V00" / "9000017.dcm", tmp_path / "out", config=config)
+    assert any("kneeoa-mm[yolo]" in note for note in result.notes) is is_told
+
+
+@pytest.mark.usefixtures("in_process")
 def test_a_single_film_may_be_named_instead_of_a_folder(studies: Path, tmp_path: Path) -> None:
     result = _run(studies / "V00" / "9000017.dcm", tmp_path / "out")
     assert pd.read_parquet(result.outputs["knees"])["source"].unique() == ["9000017.dcm"]

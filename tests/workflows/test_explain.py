@@ -1,11 +1,14 @@
 """Films for ``explain``: read as ``preprocess`` reads them, and from their folder alone."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from kneeoa_mm.errors import InputError, ItemError
 from kneeoa_mm.learning.saliency import explain as stage
+from kneeoa_mm.settings import PreprocessConfig
 from kneeoa_mm.workflows.explain import explain
 
 
@@ -30,6 +33,23 @@ def test_a_film_is_read_by_its_source(read_film):
 def test_a_film_that_is_not_in_the_folder_costs_its_overlay_alone(read_film, source):
     with pytest.raises(ItemError):
         read_film(source)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_films_are_refused_by_the_settings_of_the_run_that_cut_the_knees(read_film, tmp_path):
+    """And read apart: one that hangs its decoder, as a pipe does, is given up in time."""
+    film, hanging = (tmp_path / "films" / "V00" / name for name in ("1.png", "hangs.png"))
+    os.mkfifo(hanging)
+    (tmp_path / ".inputs.json").write_text("{}")
+    settings = PreprocessConfig(max_pixels=100, film_timeout_s=0.5)
+    (tmp_path / "config.yaml").write_text(settings.to_yaml())
+    table = tmp_path / "knees.parquet"
+    for data in (tmp_path, table):
+        read = explain(data, tmp_path, tmp_path, films=tmp_path / "films")
+        with pytest.raises(ItemError, match="E_TOO_LARGE"):
+            read(f"V00/{film.name}")
+    with pytest.raises(ItemError, match="E_TIMEOUT"):
+        read(f"V00/{hanging.name}")
 
 
 def test_a_folder_that_is_not_there_stops_the_run(tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import phantoms
 import pytest
 import torch
 from PIL import Image
@@ -13,10 +14,18 @@ from typer.testing import CliRunner
 
 from kneeoa_mm import model_folder, tables
 from kneeoa_mm.cli import app
+from kneeoa_mm.imaging.detector import PLATEAU_MM
 from kneeoa_mm.learning.dataset import prepare
 from kneeoa_mm.learning.familiarity import learn
 from kneeoa_mm.learning.networks import KLNetwork
-from kneeoa_mm.model_folder import ModelCard, Preprocessing, SeenSubjects, write_model
+from kneeoa_mm.model_folder import (
+    ModelCard,
+    Preprocessing,
+    SeenSubjects,
+    read_model,
+    write_model,
+)
+from kneeoa_mm.records import Laterality
 
 SIZE_PX = 64
 CONTRACT = Preprocessing(
@@ -131,6 +140,32 @@ def test_without_shipped_weights_and_without_a_model_it_says_what_to_do(
     assert code == 5
     assert "--model" in error
     assert str(tmp_path / "absent") in error
+
+
+@pytest.mark.parametrize(("widths", "framing"), [(1.25, "whole"), (1.5, "matched")])
+def test_only_a_close_crop_is_taken_for_what_the_model_learnt_from(
+    grader, tmp_path, widths, framing
+):
+    """A picture of one knee that shows more is cut from film to grade, millimetres or none."""
+    folder = tmp_path / "model"
+    card, weights = read_model(next((grader / "members").iterdir()), ModelCard)
+    contract = {"field_of_view_plateau_widths": 1.25, "joint_row": 0.5}
+    stated = card.preprocessing.model_copy(update=contract)
+    update = {"preprocessing": stated, "familiarity_sha256": ""}
+    write_model(folder, card.model_copy(update=update), weights)
+    side_mm = widths * PLATEAU_MM
+    drawn = phantoms.knee_film(
+        ((side_mm / 2, 0.55 * side_mm, Laterality.RIGHT),),
+        size_mm=(side_mm, side_mm),
+        spacing_mm=(0.4, 0.4),
+    )
+    elements = {"ImagerPixelSpacing": None, "ImageLaterality": "R"}
+    film = phantoms.write_film(tmp_path / "film.dcm", film=drawn, **elements)
+    out = tmp_path / "grades.csv"
+    code, shown, error = run("predict", film, "--model", folder, "--out", out, "--ids", "keep")
+    assert code == 0, error
+    assert pd.read_csv(out)["framing"].tolist() == [framing]
+    assert "the weaker detector" in shown
 
 
 def test_a_single_film_is_graded_without_any_option(shipped, tmp_path):
