@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from kneeoa_mm.config import read_yaml_mapping, shipped, validate
 from kneeoa_mm.errors import ConfigError
 from kneeoa_mm.records import Outcome
+from kneeoa_mm.run_folder import CONFIG_FILE
 from kneeoa_mm.settings import Settings
 
 ENROLLEES = "enrollees"
@@ -193,6 +194,20 @@ class CohortSpec(Settings):
     def baseline_visit(self) -> str:
         """Code of the visit at 0 months."""
         return next(code for code, months in self.visits.items() if months == 0)
+
+
+def horizon_in(cohort: Path, outcome: Outcome) -> int | None:
+    """Months by which a cohort judges an outcome; None where its folder does not say.
+
+    Args:
+        cohort: Output folder of ``cohort``.
+        outcome: Which.
+    """
+    path = cohort / CONFIG_FILE
+    spec = read_yaml_mapping(path).get("cohort") if path.is_file() else None
+    if not isinstance(spec, dict) or "outcomes" not in spec:
+        return None
+    return validate(OutcomesSpec, spec["outcomes"], where=path).horizon_of(outcome)
 
 
 def visit_digits(code: str) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kneeoa_mm.analysis.results import as_json, provenance_of, table_in
+from kneeoa_mm.analysis import looks
+from kneeoa_mm.analysis.results import as_json, provenance_of, sha256_of, table_in
 from kneeoa_mm.analysis.time_to_event import rows_named
 from kneeoa_mm.errors import InputError, TableError
 from kneeoa_mm.metrics import Resampled, accuracy, bootstrap_weights, persons_of, qwk, resample
@@ -56,11 +57,15 @@ def agreement(
     path = table_in(readings, SECOND_READINGS_FILE)
     table = _read(path)
     n_read = len(table)
+    seen = None
     if predictions is not None:
-        grades = _grades(table_in(predictions, PREDICTIONS_FILE))
+        graded = table_in(predictions, PREDICTIONS_FILE)
+        usable = _usable(graded)
+        grades = usable["kl_grade_pred"].dropna().astype(int)
         table = table.assign(model=table["knee_id"].map(grades)).dropna(subset="model")
         if table.empty:
             raise InputError("The model graded none of the films that were read twice.", where=path)
+        seen = _look(graded, set(table["knee_id"]) & set(looks.held_out_knees(usable)))
     persons = persons_of(table["subject_id"], table["knee_id"])
     weights = bootstrap_weights(persons, n_boot=n_boot, seed=seed)
     pairs = {"second_reader": ("kl_grade", "second_kl_grade")}
@@ -87,6 +92,7 @@ def agreement(
             for metric in _METRICS
             if "model" in found
         },
+        "looks": seen,
         "provenance": {
             "command": "agreement",
             **provenance_of(path),
@@ -95,7 +101,9 @@ def agreement(
             "intervals": "95 %, percentiles of a bootstrap that draws persons",
         },
     }
-    lacking = document["left_out"]["no_prediction"]
+    lacking = n_read - len(table)
+    document["notes"] = [_left_out_note(lacking, n_read)] if lacking else []
+    document["notes"] += looks.notes_of(seen)
     with open_run(out, overwrite=overwrite) as run:
         write_json(run / AGREEMENT_FILE, document)
     return StageResult(
@@ -104,7 +112,7 @@ def agreement(
         outputs={"agreement": out / AGREEMENT_FILE},
         counts=document["counts"],
         figures={name: each["qwk"] for name, each in document["agreement"].items()},
-        notes=(_left_out_note(lacking, n_read),) if lacking else (),
+        notes=tuple(document["notes"]),
     )
 
 
@@ -141,8 +149,19 @@ def _read(path: Path) -> pd.DataFrame:
     return table
 
 
-def _grades(path: Path) -> pd.Series:
+def _usable(path: Path) -> pd.DataFrame:
+    """Predictions by ``knee_id`` of persons whom the model has not seen."""
     table = read_table(path, PREDICTIONS)
     usable = table[(table["status"] == "ok") & ~table["seen_in_training"]]
-    grades: pd.Series = usable.set_index("knee_id")["kl_grade_pred"].dropna().astype(int)
-    return grades
+    return usable.set_index("knee_id", drop=False)
+
+
+def _look(predictions: Path, knees: set[str]) -> dict[str, Any] | None:
+    return looks.log_look(
+        looks.log_beside(predictions),
+        command="agreement",
+        run=predictions.parent.resolve().name,
+        predictions_sha256=sha256_of(predictions),
+        knees=knees,
+        metrics=_METRICS,
+    )

@@ -11,19 +11,25 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kneeoa_mm.analysis.covariates import design
-from kneeoa_mm.analysis.nonparametric import IncidenceCurve, cumulative_incidence, harrell_c
+from kneeoa_mm.analysis.nonparametric import IncidenceCurve
 from kneeoa_mm.analysis.regression import FIT_ERRORS, cox_risks
 from kneeoa_mm.analysis.results import as_json
 from kneeoa_mm.analysis.risk_over_time import auroc_at, brier_at, integrated_brier, uno_c
+from kneeoa_mm.analysis.risk_thirds import by_third, intervals_by_third, thirds_of
 from kneeoa_mm.analysis.time_to_event import TimeToEvent, horizons_to
+from kneeoa_mm.analysis.turnbull import IntervalCurve
 from kneeoa_mm.folds import folds_of, make_folds
 from kneeoa_mm.metrics import Metric, Resampled, bootstrap_weights, resample
 
 PREDICTIONS, NO_COVARIATES = "predictions", "no_covariates"
 KL, CLINICAL, BOTH = "kl_grade", "clinical", "clinical_and_kl_grade"
-THIRDS = ("lowest third", "middle third", "highest third")
 _N_FOLDS = 5
 _MIN_AT_RISK = 20
+_WITHIN = (
+    "Uno's C and AUROC count pairs of knees of one fold, since each fold has a model of its own; "
+    "thirds of the risk are those of a fold."
+)
+_POOLED = "Predictions that name no fold are of one model: their pairs are of all knees."
 
 Floats = NDArray[np.float64]
 
@@ -36,17 +42,46 @@ class Prognosis:
         document: For ``survival.json``.
         curves: Incidence in each third of the risk, with death as a competing event where deaths
             are known.
+        interval_curves: Turnbull's estimate in each third; empty where times are exact.
     """
 
     document: dict[str, Any]
     curves: Mapping[str, IncidenceCurve] = field(default_factory=dict)
+    interval_curves: Mapping[str, IntervalCurve] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Risks that come from elsewhere.
+
+    Attributes:
+        risks: By ``knee_id``, one column a horizon, in months; that of comparisons is among them.
+        fold: Fold of each of these knees, whose model made the risk; -1 for that of several folds.
+            None where no knee has one.
+    """
+
+    risks: pd.DataFrame
+    fold: NDArray[np.int64] | None = None
+
+    def of(self, knee_ids: pd.Series) -> Predicted:
+        """The same for some knees, in their order."""
+        place = pd.Series(np.arange(len(self.risks)), self.risks.index).reindex(knee_ids)
+        rows = place.to_numpy(np.int64)
+        return Predicted(self.risks.iloc[rows], None if self.fold is None else self.fold[rows])
 
 
 class _Foretold(NamedTuple):
-    """What one model foretells: a score to rank knees by (n,), and risks by horizons, each (n,)."""
+    """What one model foretells.
+
+    Attributes:
+        score: To rank knees by, (n,).
+        risks: By horizons, each (n,).
+        fold: Of the model that each knee is told by, (n,); None for one model of all.
+    """
 
     score: Floats
     risks: Mapping[float, Floats]
+    fold: NDArray[np.int64] | None
 
 
 @dataclass(frozen=True)
@@ -65,7 +100,7 @@ class _Judged:
 def judge_models(
     data: TimeToEvent,
     covariates: Sequence[str],
-    predictions: pd.Series | None,
+    predictions: Predicted | None,
     *,
     horizon_months: float,
     n_boot: int,
@@ -74,13 +109,14 @@ def judge_models(
 ) -> Prognosis:
     """Judge Cox models of the KL grade, of the other covariates, and of all of them.
 
-    Each knee's risk is from a model of the other four fifths of the persons. Predictions come from
-    elsewhere and are judged on the same knees.
+    Each knee's risk is from a model of the other folds' persons: of the predictions' own folds,
+    where each knee has one, or else of five. Predictions come from elsewhere and are judged on the
+    same knees.
 
     Args:
         data: Knees with follow-up, from baseline on.
         covariates: Columns of the full model.
-        predictions: Risk by ``horizon_months`` of some of the knees, by ``knee_id``; or None.
+        predictions: Risks of some of the knees, by ``horizon_months`` at least; or None.
         horizon_months: The horizon at which models are compared.
         n_boot: Draws of persons.
         seed: Of folds and draws.
@@ -89,8 +125,9 @@ def judge_models(
     Raises:
         InputError: A covariate is no column, or has too many levels.
     """
-    given = None if predictions is None else data.rows["knee_id"].map(predictions)
-    known = np.ones(len(data.event), bool) if given is None else given.notna().to_numpy(bool)
+    known = np.ones(len(data.event), bool)
+    if predictions is not None:
+        known = data.rows["knee_id"].isin(predictions.risks.index).to_numpy(bool)
     data = data.subset(known)
     left_out = {"no_prediction": int((~known).sum()), "no_covariate": 0}
     if not len(data.event):
@@ -110,15 +147,20 @@ def judge_models(
     main = max((h for h in horizons if h <= horizon_months), default=horizons[0])
     weights = bootstrap_weights(data.persons, n_boot=n_boot, seed=seed)
     judged = _Judged(data, horizons, main, weights)
-    foretold, reasons = _cross_fitted(judged, covariates, seed=seed, where=where)
+    given = predictions and predictions.of(data.rows["knee_id"])
+    fold = _folds(data, given, seed)
+    foretold, reasons = _cross_fitted(judged, covariates, fold, where=where)
     shown = next((name for name in (BOTH, CLINICAL, KL) if name in foretold), None)
     if given is not None:
-        own = given[data.rows.index].to_numpy(np.float64)
-        # risks of the horizon that was asked for say nothing of the others
-        foretold[PREDICTIONS] = _Foretold(own, {horizon_months: own})
+        by_horizon = {float(h): given.risks[h].to_numpy(np.float64) for h in given.risks}
+        foretold[PREDICTIONS] = _Foretold(by_horizon[horizon_months], by_horizon, given.fold)
         shown = PREDICTIONS
     measured = {name: _measures(name, each, judged) for name, each in foretold.items()}
-    curves, calibration = ({}, []) if shown is None else _by_third(foretold[shown], judged)
+    thirds, risk = {}, None
+    if shown is not None:
+        thirds = thirds_of(foretold[shown].score, foretold[shown].fold)
+        risk = foretold[shown].risks.get(main)
+    curves, calibration = by_third(thirds, data, risk, main)
     models = {n: _model(n, each, measured[n], judged) for n, each in foretold.items()}
     return Prognosis(
         {
@@ -127,7 +169,9 @@ def judge_models(
             "persons": n_persons,
             "events": int(data.event.sum()),
             "left_out": left_out,
-            "folds": _N_FOLDS,
+            "folds": len(np.unique(fold)),
+            "estimand": [_WITHIN, *([_POOLED] if given and given.fold is None else [])],
+            "shown": shown,
             "n_boot": n_boot,
             "horizon_months": main,
             "horizons": list(horizons),
@@ -136,6 +180,7 @@ def judge_models(
             "calibration": calibration,
         },
         curves,
+        intervals_by_third(thirds, data, n_boot=n_boot, seed=seed) if data.has_intervals() else {},
     )
 
 
@@ -153,12 +198,19 @@ def _horizons(data: TimeToEvent, horizon_months: float) -> tuple[float, ...]:
     return tuple(float(months) for months in usable)
 
 
+def _folds(data: TimeToEvent, given: Predicted | None, seed: int) -> NDArray[np.int64]:
+    """Those of the predictions, so that all models are judged on the same pairs; else five."""
+    own = None if given is None else given.fold
+    if own is not None and own.min() >= 0 and len(np.unique(own)) > 1:
+        return own
+    return folds_of(data.persons, make_folds(data.persons, data.event, n_folds=_N_FOLDS, seed=seed))
+
+
 def _cross_fitted(
-    judged: _Judged, covariates: Sequence[str], *, seed: int, where: object
+    judged: _Judged, covariates: Sequence[str], fold: NDArray[np.int64], *, where: object
 ) -> tuple[dict[str, _Foretold], dict[str, str]]:
     """What Cox models foretell of persons they never saw, and why some models cannot."""
     data, horizons = judged.data, judged.horizons
-    fold = folds_of(data.persons, make_folds(data.persons, data.event, n_folds=_N_FOLDS, seed=seed))
     found, reasons = {}, {}
     for name, chosen in _models_of(covariates).items():
         columns = design(data.rows, chosen, None, where=where).columns
@@ -167,14 +219,14 @@ def _cross_fitted(
             continue
         score, risk = np.empty(len(fold)), np.empty((len(fold), len(horizons)))
         try:
-            for part in range(_N_FOLDS):
+            for part in np.unique(fold):
                 score[fold == part], risk[fold == part] = cox_risks(
                     columns, data, fold != part, horizons
                 )
         except FIT_ERRORS as error:
             reasons[name] = f"a fold does not converge: {str(error).splitlines()[0]}"
         else:
-            found[name] = _Foretold(score, dict(zip(horizons, risk.T, strict=True)))
+            found[name] = _Foretold(score, dict(zip(horizons, risk.T, strict=True)), fold)
     if CLINICAL in reasons:
         # it would be the model of the grade once more
         found.pop(BOTH, None)
@@ -196,8 +248,9 @@ def _measures(name: str, foretold: _Foretold, judged: _Judged) -> dict[str, Resa
     months, risks = judged.data.months, foretold.risks
     found = {}
     if name != NO_COVARIATES:
-        found["uno_c"] = judged.judge(uno_c(months, judged.horizons[-1]), foretold.score)
-        found["auroc"] = judged.judge(auroc_at(months, judged.main), foretold.score)
+        last, fold = judged.horizons[-1], foretold.fold
+        found["uno_c"] = judged.judge(uno_c(months, last, fold), foretold.score)
+        found["auroc"] = judged.judge(auroc_at(months, judged.main, fold), foretold.score)
     if judged.main in risks:
         found["brier"] = judged.judge(brier_at(months, judged.main), risks[judged.main])
     if len(judged.horizons) > 1 and set(judged.horizons) <= set(risks):
@@ -218,11 +271,10 @@ def _model(
     if name == NO_COVARIATES:
         return document
     aurocs = {
-        horizon: judged.judge(auroc_at(data.months, horizon), foretold.score)
+        horizon: judged.judge(auroc_at(data.months, horizon, foretold.fold), foretold.score)
         for horizon in judged.horizons
     }
     return document | {
-        "harrell_c": as_json(harrell_c(data.months, data.event, foretold.score, data.persons)),
         "auroc_by_months": [
             {"months": horizon, **as_json(found.estimate())} for horizon, found in aurocs.items()
         ],
@@ -241,37 +293,3 @@ def _differences(measured: Mapping[str, Mapping[str, Resampled]]) -> dict[str, A
         for name, metrics in measured.items()
         if name not in (reference, NO_COVARIATES)
     }
-
-
-def _by_third(
-    foretold: _Foretold, judged: _Judged
-) -> tuple[dict[str, IncidenceCurve], list[dict[str, Any]]]:
-    """Curves of the thirds of a score, and their mean risk beside what was observed.
-
-    Risks are those of a world where nobody dies first, as censoring at death makes them; so is what
-    was observed. The curves are of this world.
-    """
-    data, score = judged.data, foretold.score
-    if not np.ptp(score):
-        return {}, []
-    third = pd.qcut(score, 3, duplicates="drop", labels=False)
-    n_parts = int(third.max()) + 1
-    labels = THIRDS if n_parts == len(THIRDS) else [f"part {k + 1}" for k in range(n_parts)]
-    risk = foretold.risks.get(judged.main)
-    months, status = data.with_death() or (data.months, data.event)
-    curves, calibration = {}, []
-    for k, label in enumerate(labels):
-        of_third = third == k
-        persons = data.persons[of_third]
-        curves[label] = cumulative_incidence(months[of_third], status[of_third], persons)
-        observed = cumulative_incidence(data.months[of_third], data.event[of_third], persons)
-        calibration.append(
-            {
-                "group": label,
-                "knees": int(of_third.sum()),
-                "months": judged.main,
-                "predicted": None if risk is None else float(risk[of_third].mean()),
-                "observed": as_json(observed.at(judged.main)),
-            }
-        )
-    return curves, calibration

@@ -4,7 +4,9 @@ A knee whose follow-up ended early has no known status at a later horizon. Those
 stand for it: each is weighted by the inverse probability of not being censored before, estimated by
 Kaplan-Meier without covariates. Censoring at a visit comes after the events of that visit, and a
 knee that was seen free of the event at a horizon counts as free there. Each metric is one of
-``kneeoa_mm.metrics``: of events and risks, with months given first.
+``kneeoa_mm.metrics``: of events and risks, with months given first. Where each fold has a model of
+its own, pairs are of knees of one fold (``kneeoa_mm.metrics.within`` says why); the chance of being
+followed is the same for all, and is estimated from all knees.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ from kneeoa_mm.metrics.ranking import Ranking
 _EVENTS_AT_ONCE = 500
 _NO_PAIR = "no two knees can be compared"
 
+Blocks = NDArray[np.int64]
 
-def auroc_at(months: Array, horizon_months: float) -> Metric:
+
+def auroc_at(months: Array, horizon_months: float, blocks: Blocks | None = None) -> Metric:
     """Does the risk rank knees with an event by the horizon above those free of it then?
 
     The cumulative/dynamic AUROC: P(risk of a case > risk of a control), ties half.
@@ -30,6 +34,7 @@ def auroc_at(months: Array, horizon_months: float) -> Metric:
     Args:
         months: Time of the event or of censoring, shape (n,).
         horizon_months: The horizon.
+        blocks: Block of each knee, (n,); only pairs of one block count. None for one of all.
 
     Source:
         Uno et al. 2007, JASA 102:527; Blanche et al. 2013, Biom J 55:687.
@@ -38,14 +43,19 @@ def auroc_at(months: Array, horizon_months: float) -> Metric:
     def prepare(event: Labels, risk: Array) -> Weighed:
         case, control = _status_at(months, event, horizon_months)
         known = case | control
-        ranking = Ranking(case[known], risk[known])
+        label = _labels(blocks, len(event))
+        parts = [np.flatnonzero(known & (label == block)) for block in np.unique(label)]
+        rankings = [(rows, Ranking(case[rows], risk[rows])) for rows in parts]
         censoring = _uncensored(months, event, horizon_months)
 
         def weighed(weights: Array) -> Array:
             before_own, _ = censoring(weights)
             # what controls stand for is the same for all of them, and cancels
             inverse = np.where(case[:, None], _inverse(weights, before_own), weights)
-            return ratio(*ranking.concordant_and_pairs(inverse[known]))
+            both = np.zeros((2, weights.shape[1]))
+            for rows, ranking in rankings:
+                both += ranking.concordant_and_pairs(inverse[rows])
+            return ratio(*both)
 
         return weighed
 
@@ -90,7 +100,7 @@ def integrated_brier(months: Array, horizons: Sequence[float]) -> Metric:
     return Metric(prepare, f"no knee was followed to {horizons[-1]:g} months")
 
 
-def uno_c(months: Array, horizon_months: float) -> Metric:
+def uno_c(months: Array, horizon_months: float, blocks: Blocks | None = None) -> Metric:
     """Concordance that does not depend on when knees were censored.
 
     Pairs are those of Harrell's C whose earlier event is by the horizon, each weighted by the
@@ -99,6 +109,7 @@ def uno_c(months: Array, horizon_months: float) -> Metric:
     Args:
         months: Time of the event or of censoring, shape (n,).
         horizon_months: Events after it are not used.
+        blocks: As in ``auroc_at``.
 
     Source:
         Uno et al. 2011, Stat Med 30:1105.
@@ -107,7 +118,8 @@ def uno_c(months: Array, horizon_months: float) -> Metric:
     def prepare(event: Labels, risk: Array) -> Weighed:
         earlier = np.flatnonzero((event == 1) & (months <= horizon_months))
         parts = [earlier[i : i + _EVENTS_AT_ONCE] for i in range(0, len(earlier), _EVENTS_AT_ONCE)]
-        pairs = [(rows, *_pairs(rows, months, event, risk)) for rows in parts]
+        label = _labels(blocks, len(event))
+        pairs = [(rows, *_pairs(rows, months, event, risk, label)) for rows in parts]
         censoring = _uncensored(months, event, horizon_months)
 
         def weighed(weights: Array) -> Array:
@@ -124,12 +136,17 @@ def uno_c(months: Array, horizon_months: float) -> Metric:
     return Metric(prepare, _NO_PAIR)
 
 
+def _labels(blocks: Blocks | None, n: int) -> Blocks:
+    return np.zeros(n, dtype=np.int64) if blocks is None else blocks
+
+
 def _pairs(
-    rows: NDArray[np.int64], months: Array, event: Labels, risk: Array
+    rows: NDArray[np.int64], months: Array, event: Labels, risk: Array, label: Blocks
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """For each event how far each knee agrees (1, 0, or 0.5 at equal risk), and if it outlived."""
     at = months[rows, None]
     outlives = (months > at) | ((months == at) & (event == 0))
+    outlives &= label == label[rows, None]
     own = risk[rows, None]
     agrees = outlives * ((risk < own) + 0.5 * (risk == own))
     return agrees.astype(np.float32), outlives.astype(np.float32)

@@ -10,15 +10,18 @@ from typing import Any, Literal
 import pandas as pd
 from pydantic import Field
 
+from kneeoa_mm.analysis import looks
 from kneeoa_mm.analysis import survival_figures as figures
 from kneeoa_mm.analysis.covariates import label_of
 from kneeoa_mm.analysis.figure_style import save
+from kneeoa_mm.analysis.given_risks import Given, read_given
 from kneeoa_mm.analysis.prognosis import judge_models
 from kneeoa_mm.analysis.regression import fit_cox, fit_weibull
 from kneeoa_mm.analysis.results import (
     OUTCOME_NAMES,
     from_json,
     provenance_of,
+    sha256_of,
     table_in,
     write_csv,
 )
@@ -34,12 +37,12 @@ from kneeoa_mm.analysis.survival_document import (
 )
 from kneeoa_mm.analysis.time_models import AftModel, CoxModel
 from kneeoa_mm.analysis.time_to_event import Groups, groups_of, read_time_to_event
+from kneeoa_mm.cohort_spec import OutcomesSpec, horizon_in
 from kneeoa_mm.config import validate
-from kneeoa_mm.errors import InputError
 from kneeoa_mm.records import Outcome, StageResult
 from kneeoa_mm.run_folder import open_run, write_json
 from kneeoa_mm.settings import Settings
-from kneeoa_mm.tables import COHORT, PREDICTIONS, PREDICTIONS_FILE, read_table
+from kneeoa_mm.tables import COHORT, read_table
 
 SURVIVAL_FILE = "survival.json"
 COVARIATES = ("age_years", "sex", "bmi_kg_m2", "knee_injury", "kl_grade")
@@ -69,9 +72,10 @@ class SurvivalSettings(Settings):
     covariates: tuple[str, ...] = COVARIATES
     time_scale: Literal["study", "age"] = "study"
     """Time of the regressions: since baseline, or age with knees under observation since theirs."""
-    horizon_months: float = Field(default=48, gt=0)
-    """Horizon of model comparisons, and of the predictions' risks."""
-    n_boot: int = Field(default=200, ge=0)
+    horizon_months: float | None = Field(default=None, gt=0)
+    """Horizon of model comparisons, and of the predictions' risks; None: when the cohort judges the
+    outcome."""
+    n_boot: int = Field(default=1000, ge=0)
     """Draws of persons for the limits that have no formula."""
     seed: int = 0
 
@@ -85,8 +89,8 @@ def survive(
     covariates: Sequence[str] = COVARIATES,
     predictions: Path | None = None,
     time_scale: str = "study",
-    horizon_months: float = 48,
-    n_boot: int = 200,
+    horizon_months: float | None = None,
+    n_boot: int = 1000,
     seed: int = 0,
     overwrite: bool = False,
 ) -> StageResult:
@@ -101,9 +105,10 @@ def survive(
         covariates: Columns of the regressions.
         predictions: Table with the risk ``<outcome>_prob`` of knees, schema ``PREDICTIONS``, or the
             folder of a run; judged beside Cox models of the covariates. Persons that the model has
-            seen are left out.
+            seen are left out. ``<outcome>_cif_24`` is its risk by 24 months.
         time_scale: ``study``, or ``age`` for regressions on age with late entry.
-        horizon_months: Horizon of model comparisons, and of the predictions.
+        horizon_months: Horizon of model comparisons, and of the predictions; None for that at
+            which the cohort judges the outcome.
         n_boot: Draws of the person bootstrap.
         seed: Of draws and folds.
         overwrite: Replace an earlier analysis in ``out``.
@@ -112,7 +117,8 @@ def survive(
         What was written; ``figures`` holds the concordance.
 
     Raises:
-        InputError: A column is absent, or no knee has the event.
+        InputError: A column is absent, no knee has the event, or the predictions are of another
+            horizon.
         TableError: The table breaks its schema, or its times contradict each other.
         OutputExistsError: ``out`` holds something else.
     """
@@ -130,11 +136,19 @@ def survive(
         where="survival",
     )
     cohort = table_in(cohort, "cohort.parquet")
-    risks = None if predictions is None else _risks(predictions, settings.outcome)
-    found = _analyse(read_table(cohort, COHORT), risks, settings, where=cohort)
+    defined = horizon_in(cohort.parent, settings.outcome)
+    horizon = settings.horizon_months or defined or OutcomesSpec().horizon_of(settings.outcome)
+    settings = settings.model_copy(update={"horizon_months": float(horizon)})
+    given = None
+    if predictions is not None:
+        given = read_given(predictions, settings.outcome, horizon_months=horizon, defined=defined)
+    table = read_table(cohort, COHORT)
+    found = _analyse(table, given, settings, horizon, where=cohort)
     document = found.document
     asked = {"command": "survival", **settings.model_dump(mode="json")}
     document["provenance"] = asked | provenance_of(cohort)
+    document["looks"] = given and _look(table, given)
+    document["notes"] += looks.notes_of(document["looks"])
     with open_run(out, config_yaml=settings.to_yaml(), overwrite=overwrite) as run:
         for name, figure in _draw(settings, found):
             save(figure, run / "figures", name)
@@ -158,7 +172,7 @@ def survive(
             "figures": out / "figures",
         },
         counts=document["counts"],
-        figures={"harrell_c": document["cox"]["harrell_c"]},
+        figures=_headline(document["prognosis"]),
         notes=tuple(document["notes"]),
         next_step=f"kneeoa-mm report {out} --out report.html",
     )
@@ -176,7 +190,12 @@ class _Found:
 
 
 def _analyse(
-    cohort: pd.DataFrame, risks: pd.Series | None, settings: SurvivalSettings, *, where: object
+    cohort: pd.DataFrame,
+    given: Given | None,
+    settings: SurvivalSettings,
+    horizon_months: float,
+    *,
+    where: object,
 ) -> _Found:
     data = read_time_to_event(cohort, settings.outcome, where=where)
     groups = groups_of(data.rows, settings.group, where=where)
@@ -188,8 +207,8 @@ def _analyse(
     prognosis = judge_models(
         data,
         settings.covariates,
-        risks,
-        horizon_months=settings.horizon_months,
+        given and given.predicted,
+        horizon_months=horizon_months,
         n_boot=settings.n_boot,
         seed=settings.seed,
         where=where,
@@ -203,6 +222,7 @@ def _analyse(
         else {},
         aalen_johansen=curves_of(*with_death, data, groups) if with_death else {},
         by_predicted_risk=prognosis.curves,
+        turnbull_by_predicted_risk=prognosis.interval_curves,
     )
     document = document_of(
         data,
@@ -212,34 +232,38 @@ def _analyse(
         weibull,
         prognosis.document,
         left_out=timed.left_out,
-        horizon_months=settings.horizon_months,
+        horizon_months=horizon_months,
     )
     return _Found(groups, estimators, cox, weibull, document)
 
 
-def _risks(path: Path, outcome: Outcome) -> pd.Series:
-    """Predicted risk of each knee whose person the model has not seen."""
-    path = table_in(path, PREDICTIONS_FILE)
-    table = read_table(path, PREDICTIONS)
-    column = f"{outcome}_prob"
-    if column not in table:
-        raise InputError(
-            f"These predictions have no risk of {outcome}.",
-            expected=f"a column {column}",
-            found=", ".join(name for name in table if name.endswith("_prob")) or "none",
-            where=path,
-        )
-    usable = table[(table["status"] == "ok") & ~table["seen_in_training"]]
-    risks: pd.Series = usable.set_index("knee_id")[column].dropna()
-    return risks
+def _look(cohort: pd.DataFrame, given: Given) -> dict[str, Any] | None:
+    """Log that risks of held-out knees were judged, and count the looks."""
+    known = set(given.predicted.risks.index)
+    held_out = {*looks.held_out_knees(cohort), *given.held_out}
+    return looks.log_look(
+        looks.log_beside(given.path),
+        command="survival",
+        run=given.path.parent.resolve().name,
+        predictions_sha256=sha256_of(given.path),
+        knees=known & held_out & set(cohort["knee_id"]),
+        metrics=("uno_c", "auroc", "brier", "integrated_brier"),
+    )
+
+
+def _headline(prognosis: Mapping[str, Any]) -> dict[str, Any]:
+    """Uno's C of the risk that thirds are made of, or why there is none."""
+    model = prognosis["models"].get(prognosis.get("shown"), {})
+    return {"uno_c": model.get("uno_c", {"value": None, "reason": prognosis["reason"]})}
 
 
 def _draw(settings: SurvivalSettings, found: _Found) -> Iterator[tuple[str, Any]]:
     outcome = OUTCOME_NAMES[settings.outcome]
     with_death = "aalen_johansen" if found.estimators.aalen_johansen else "kaplan_meier"
+    estimator_of = {"by_predicted_risk": with_death, "turnbull_by_predicted_risk": "turnbull"}
     for name, curves in vars(found.estimators).items():
-        by_risk = name == "by_predicted_risk"
-        title, ylabel = _CURVE_TITLES[with_death if by_risk else name]
+        by_risk = name in estimator_of
+        title, ylabel = _CURVE_TITLES[estimator_of.get(name, name)]
         if curves:
             yield (
                 name,

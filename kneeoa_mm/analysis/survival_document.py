@@ -52,12 +52,14 @@ class Estimators:
         turnbull: Events between two visits.
         aalen_johansen: Death as a competing event.
         by_predicted_risk: Thirds of the risk, with death as a competing event where it is known.
+        turnbull_by_predicted_risk: The same thirds, of events between two visits.
     """
 
     kaplan_meier: Curves
     turnbull: Curves
     aalen_johansen: Curves
     by_predicted_risk: Curves
+    turnbull_by_predicted_risk: Curves
 
 
 def curves_of(

@@ -119,8 +119,11 @@ def survival(
     time_scale: Annotated[
         TimeScale, typer.Option(help="Time of the regressions; `age`: with late entry.")
     ] = TimeScale.STUDY,
-    horizon_months: Annotated[float, typer.Option(help="Horizon of the predictions.")] = 48,
-    n_boot: Annotated[int, typer.Option(min=0, help="Bootstrap draws of persons.")] = 200,
+    horizon_months: Annotated[
+        float | None,
+        typer.Option(help="Horizon of the predictions; that of the outcome if not given."),
+    ] = None,
+    n_boot: Annotated[int, typer.Option(min=0, help="Bootstrap draws of persons.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of draws and folds.")] = 0,
     overwrite: Overwrite = False,
 ) -> StageResult:

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from kneeoa_mm import tables
-from kneeoa_mm.cohort_spec import OutcomesSpec
-from kneeoa_mm.config import read_yaml_mapping, validate
+from kneeoa_mm.cohort_spec import horizon_in
 from kneeoa_mm.errors import ConfigError, InputError, LeakError
 from kneeoa_mm.learning.event_times import observed_of
 from kneeoa_mm.learning.losses import grade_targets
@@ -44,12 +43,8 @@ def refuse_other_horizon(cohort: Path, config: TrainJSLConfig) -> None:
     Raises:
         ConfigError: Names both times.
     """
-    path = cohort / CONFIG_FILE
-    spec = read_yaml_mapping(path).get("cohort") if path.is_file() else None
-    if config.time_head != "hazard" or not isinstance(spec, dict) or "outcomes" not in spec:
-        return
-    horizon = validate(OutcomesSpec, spec["outcomes"], where=path).horizon_of(config.outcome)
-    if horizon == config.horizon_months:
+    horizon = horizon_in(cohort, config.outcome)
+    if config.time_head != "hazard" or horizon in (None, config.horizon_months):
         return
     fix = f"--set horizon_months={horizon}"
     if horizon not in config.visits_months:
@@ -59,7 +54,7 @@ def refuse_other_horizon(cohort: Path, config: TrainJSLConfig) -> None:
         "The risk would be that of another time than the one at which the outcome is judged.",
         expected=f"{config.outcome} by {horizon} months, as the cohort defines it",
         found=f"horizon_months {config.horizon_months}",
-        where=path,
+        where=cohort / CONFIG_FILE,
         fix=fix,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,35 @@ def test_tied_visits_follow_the_formula_written_out():
             squared += risk[i] ** 2 / stays(36)
     assert auroc_at(months, 36)(event, risk) == pytest.approx(numerator / denominator)
     assert brier_at(months, 36)(event, risk) == pytest.approx(squared / len(months))
+
+
+def test_within_blocks_only_pairs_of_one_block_count():
+    """Oracle: the sums of Uno et al. over pairs written out, censoring estimated from all knees."""
+    months, event, risk, _ = _visits(3, n=60)
+    blocks = np.arange(60) // 2 % 3
+
+    def stays(time):
+        chance = 1.0
+        for at in np.unique(months[months < time]):
+            left = np.sum(months >= at) - np.sum((months == at) & (event == 1))
+            chance *= 1 - np.sum((months == at) & (event == 0)) / left if left else 1
+        return chance
+
+    sums = {"uno": np.zeros(2), "auroc": np.zeros(2)}
+    for i, j in product(range(60), range(60)):
+        if not event[i] or months[i] > 36 or blocks[i] != blocks[j]:
+            continue
+        right = (risk[i] > risk[j]) + 0.5 * (risk[i] == risk[j])
+        if months[j] > months[i] or (months[j] == months[i] and not event[j]):
+            sums["uno"] += np.array([right, 1]) / stays(months[i]) ** 2
+        if months[j] > 36 or (months[j] == 36 and not event[j]):
+            sums["auroc"] += np.array([right, 1]) / stays(months[i])
+    found = {
+        "uno": uno_c(months, 36, blocks)(event, risk),
+        "auroc": auroc_at(months, 36, blocks)(event, risk),
+    }
+    assert found == pytest.approx({name: right / all_ for name, (right, all_) in sums.items()})
+    assert found["auroc"] != pytest.approx(auroc_at(months, 36)(event, risk))
 
 
 @pytest.mark.parametrize("make", [uno_c, auroc_at, brier_at])

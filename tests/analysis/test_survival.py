@@ -200,7 +200,9 @@ def without_figures(monkeypatch):
 
 
 def test_survival_writes_curves_ratios_and_limits(make_cohort, write_cohort, tmp_path):
-    result = survive(write_cohort(make_cohort()), tmp_path / "out", outcome="kl_progression")
+    result = survive(
+        write_cohort(make_cohort()), tmp_path / "out", outcome="kl_progression", n_boot=50
+    )
     document = json.loads((tmp_path / "out" / "survival.json").read_text())
     assert document["counts"]["knees"] == sum(g["knees"] for g in document["groups"].values())
     assert document["cox"]["harrell_c"]["ci_low"] > 0.5
@@ -215,6 +217,7 @@ def test_survival_writes_curves_ratios_and_limits(make_cohort, write_cohort, tmp
         "kaplan_meier",
         "turnbull",
         "by_predicted_risk",
+        "turnbull_by_predicted_risk",
         "cox",
         "weibull_aft",
         "auroc_by_months",

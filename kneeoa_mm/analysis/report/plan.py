@@ -10,7 +10,7 @@ from kneeoa_mm.analysis.report.shown import counted
 
 
 def add_plan(section: Section, document: Mapping[str, Any], file: str) -> None:
-    """Say what was pre-specified, and the looks at a held-out set so far."""
+    """Say what was pre-specified, and how often held-out knees have been looked at so far."""
     if plan := document.get("prespecified"):
         named = len(plan.get("confirmatory", ()))
         text = (
@@ -25,6 +25,11 @@ def add_plan(section: Section, document: Mapping[str, Any], file: str) -> None:
             rows = [[str(each.get("what")), str(each.get("reason"))] for each in missing]
             caption = "Named beforehand, and not there."
             section.tables.append(Table(caption, ["Figure", "Why"], rows))
+    add_looks(section, document, file)
+
+
+def add_looks(section: Section, document: Mapping[str, Any], file: str) -> None:
+    """Say how often held-out knees have been looked at so far."""
     looks = document.get("looks") or {}
     # a comparison counts them by run
     by_run = {"": looks} if "count" in looks else looks

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kneeoa_mm.analysis.covariates import label_of
 from kneeoa_mm.analysis.evaluation import FIGURES_FOLDER
 from kneeoa_mm.analysis.report.parts import NOTHING, Section, Table
+from kneeoa_mm.analysis.report.plan import add_looks
 from kneeoa_mm.analysis.report.runs import Run, flat_provenance, read_document
 from kneeoa_mm.analysis.report.shown import (
     bar_of,
@@ -18,12 +19,11 @@ from kneeoa_mm.analysis.report.shown import (
     tile_of,
     with_interval,
 )
-from kneeoa_mm.analysis.report.words import METRIC_NAMES, title_of
+from kneeoa_mm.analysis.report.words import METRIC_NAMES, in_a_sentence, title_of
 from kneeoa_mm.analysis.results import from_json, sha256_of
 from kneeoa_mm.analysis.survival import MODEL_NAMES, SURVIVAL_FILE
 from kneeoa_mm.records import Estimate
 
-_HORIZON_MONTHS = 48
 _ESTIMATORS = {
     "kaplan_meier": "Kaplan-Meier",
     "turnbull": "Turnbull",
@@ -36,6 +36,8 @@ _CAPTIONS = {
     "aalen_johansen": "Cumulative incidence with death as a competing event (Aalen-Johansen), and "
     "knees at risk.",
     "by_predicted_risk": "Cumulative incidence by third of the predicted risk, and knees at risk.",
+    "turnbull_by_predicted_risk": "Cumulative incidence by third of the predicted risk, where the "
+    "event lies between two visits (Turnbull).",
     "cox": "Hazard ratios of the Cox model with person-clustered 95 % intervals.",
     "weibull_aft": "Time ratios of the Weibull model with 95 % intervals.",
     "auroc_by_months": "AUROC by horizon, of persons that the models never saw.",
@@ -66,9 +68,8 @@ def survival_section(run: Run) -> Section:
     _add_model(
         section, document.get("weibull_aft") or {}, "time_ratio", "Weibull model", "Time ratio"
     )
-    if cox.get("harrell_c"):
-        section.headline.append(tile_of(f"{title}: Harrell's C", from_json(cox["harrell_c"])))
-    _add_prognosis(section, document.get("prognosis") or {})
+    _add_prognosis(section, document.get("prognosis") or {}, title)
+    add_looks(section, document, SURVIVAL_FILE)
     for name, caption in _CAPTIONS.items():
         section.add_figure(run.path / FIGURES_FOLDER, name, caption, wide=True)
     _tell(section, document, title)
@@ -76,8 +77,9 @@ def survival_section(run: Run) -> Section:
 
 
 def _incidence_table(document: Mapping[str, Any]) -> Table:
-    months = sorted({row["months"] for row in document["incidence"]})
-    horizon = _HORIZON_MONTHS if _HORIZON_MONTHS in months else max(months, default=0)
+    months = {row["months"] for row in document["incidence"]}
+    asked = document.get("provenance", {}).get("horizon_months")
+    horizon = asked if asked in months else max(months, default=0)
     rows, bars = [], []
     for row in document["incidence"]:
         if row["months"] != horizon:
@@ -134,7 +136,7 @@ def _add_model(
     section.tables.append(Table(caption, columns, rows))
 
 
-def _add_prognosis(section: Section, prognosis: Mapping[str, Any]) -> None:
+def _add_prognosis(section: Section, prognosis: Mapping[str, Any], title: str) -> None:
     if prognosis.get("reason"):
         section.notes.append(f"Prognosis could not be judged: {prognosis['reason']}.")
     models = {n: m for n, m in (prognosis.get("models") or {}).items() if not m.get("reason")}
@@ -144,33 +146,69 @@ def _add_prognosis(section: Section, prognosis: Mapping[str, Any]) -> None:
     metrics = [m for m in _PROGNOSIS if any(m in model for model in models.values())]
     if not metrics:
         return
+    section.notes += [str(text) for text in prognosis.get("estimand", [])]
+    if shown := models.get(prognosis.get("shown")):
+        label = f"{title}: Uno's C ({_model_name(prognosis['shown'])})"
+        section.headline.append(tile_of(label, _estimate(shown, "uno_c")))
     rows = [
-        [
-            MODEL_NAMES.get(name, "No covariates" if name == "no_covariates" else name),
-            *(with_interval(_estimate(model, metric), 2) for metric in metrics),
-        ]
+        [_model_name(name), *(with_interval(_estimate(model, metric), 2) for metric in metrics)]
         for name, model in models.items()
     ]
-    months = prognosis.get("horizon_months")
-    caption = (
-        f"Prognosis, every knee judged by others' models; AUROC and Brier score at "
-        f"{show(months, 0)} months, the others over the time up to then."
-    )
+    caption = f"Prognosis, every knee judged by others' models; {_spans(prognosis)}."
     columns = ["Model", *(METRIC_NAMES[metric] for metric in metrics)]
     section.tables.append(Table(caption, columns, rows))
+    if differences := prognosis.get("differences"):
+        section.tables.append(_differences(differences))
     if calibration := prognosis.get("calibration"):
-        rows = [
-            [
-                str(row["group"]),
-                f"{row['knees']:,}",
-                show(row.get("predicted")),
-                with_interval(_estimate(row, "observed")),
-            ]
-            for row in calibration
-        ]
-        title = f"Predicted and observed risk by {show(months, 0)} months, by third of the risk."
-        section.tables.append(Table(title, ["Third", "Knees", "Predicted", "Observed"], rows))
+        section.tables.append(_calibration(calibration, prognosis["horizon_months"]))
     section.tell("prognosis", f"{caption} Measures: {', '.join(columns[1:])}", SURVIVAL_FILE)
+
+
+def _model_name(name: str) -> str:
+    return MODEL_NAMES.get(name, "No covariates" if name == "no_covariates" else name)
+
+
+def _spans(prognosis: Mapping[str, Any]) -> str:
+    """When each measure is of."""
+    horizons = prognosis["horizons"]
+    text = (
+        f"AUROC and Brier score at {show(prognosis['horizon_months'], 0)} months, Uno's C of "
+        f"events by {show(horizons[-1], 0)} months"
+    )
+    if len(horizons) > 1:
+        span = f"{show(horizons[0], 0)} to {show(horizons[-1], 0)}"
+        text += f", integrated Brier score from {span} months"
+    return text
+
+
+def _differences(differences: Mapping[str, Any]) -> Table:
+    rows = []
+    for pair, metrics in differences.items():
+        first, _, second = pair.partition("-")
+        name = f"{_model_name(first)} minus {_model_name(second)}"
+        rows += [
+            [name, METRIC_NAMES[metric], with_interval(from_json(each))]
+            for metric, each in metrics.items()
+        ]
+    caption = (
+        "Prognosis: differences on the same draws of persons; an interval without 0 tells two "
+        "apart."
+    )
+    return Table(caption, ["Difference", "Measure", "Value (95 % CI)"], rows)
+
+
+def _calibration(thirds: Sequence[Mapping[str, Any]], months: float) -> Table:
+    rows = [
+        [
+            str(row["group"]),
+            f"{row['knees']:,}",
+            show(row.get("predicted")),
+            with_interval(_estimate(row, "observed")),
+        ]
+        for row in thirds
+    ]
+    title = f"Predicted and observed risk by {show(months, 0)} months, by third of the risk."
+    return Table(title, ["Third", "Knees", "Predicted", "Observed"], rows)
 
 
 def _estimate(document: Mapping[str, Any], name: str) -> Estimate:
@@ -188,7 +226,10 @@ def _tell(section: Section, document: Mapping[str, Any], title: str) -> None:
     section.tell(
         "censoring", f"{title}: {knees}; knees without the event are censored", SURVIVAL_FILE
     )
+    models = {"cox": "Cox regression", "weibull_aft": "Weibull regression of intervals"}
+    fitted = [n for m, n in models.items() if (document.get(m) or {"reason": ""})["reason"] is None]
+    regressed = f", and by {listed(fitted)} with person-clustered errors" if fitted else ""
     section.methods.append(
-        f"Time to {title.lower()} ({section.summary[:-1]}) was described by {listed(estimators)} "
-        f"estimates by {grouped}, and by Cox regression with person-clustered errors."
+        f"Time to {in_a_sentence(title)} ({section.summary[:-1]}) was described by "
+        f"{listed(estimators)} estimates by {in_a_sentence(grouped)}{regressed}."
     )
