@@ -20,8 +20,9 @@ from kneeoa_mm.tables import COHORT, read_table
 Write = Callable[[dict[str, str]], Path]
 Release = dict[str, str]
 
-SAS_TABLE = Path(__file__).parent / "data" / "kxr_sq_bu00.sas7bdat"
-"""``kxr_sq_bu00.txt`` of ``conftest.py``, written with ReadStat."""
+DATA = Path(__file__).parent / "data"
+"""Tables of ``conftest.py``, of the OAI's shape and of MOST's, written as SAS with ReadStat."""
+SAS_TABLE = DATA / "kxr_sq_bu00.sas7bdat"
 
 
 def _cohort(folder: Path) -> pd.DataFrame:
@@ -187,6 +188,19 @@ def test_most_follows_the_rules_of_its_codes(
     assert right.loc["MB00006", ["tkr_lower_months", "death_months"]].tolist() == [15.0, 30.0]
     factors = ["sex", "age_years", "bmi_kg_m2", "knee_injury", "womac_total"]
     assert right.loc["MB00001", factors].tolist() == ["F", 62.0, 29.5, 1, 20.0]
+
+
+def test_most_in_sas_gives_the_cohort_of_most_in_text(
+    most_release: Release, tables: Write, tmp_path: Path
+) -> None:
+    spec = read_cohort_spec("most")
+    folder = tables(most_release)
+    build_cohort(folder, tmp_path / "text", spec=spec, folds=2)
+    for name in ("MOSTV01235XRAY", "mostv0enroll", "mostoutcomes"):
+        (folder / f"{name}.txt").unlink()
+        shutil.copy(DATA / f"{name.lower()}.sas7bdat", folder)
+    build_cohort(folder, tmp_path / "sas", spec=spec, folds=2)
+    pd.testing.assert_frame_equal(_cohort(tmp_path / "text"), _cohort(tmp_path / "sas"))
 
 
 @pytest.mark.parametrize(("horizon", "value"), [(30, 0), (60, 0), (84, 1)])
