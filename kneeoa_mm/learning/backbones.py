@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,32 +126,38 @@ def _first_linear(module: nn.Module) -> nn.Linear | None:
     return next((layer for layer in module.modules() if isinstance(layer, nn.Linear)), None)
 
 
-def find_weights(name: str, backbone: str) -> Path | None:
-    """The file that ``weights`` of a recipe names.
+def find_weights(wanted: Sequence[tuple[str, str]]) -> list[Path | None]:
+    """The files that a recipe's members start from.
 
     Args:
-        name: ``none``, a file, or ``imagenet``.
-        backbone: Whose weights.
+        wanted: Of each member, ``weights`` (``none``, a file, or ``imagenet``) and the backbone.
 
     Returns:
-        None for random weights.
+        One a member; None for random weights.
 
     Raises:
-        InputError: ``imagenet``, and no folder of weights is named.
+        InputError: Some are not there; all of these are named.
     """
-    if name == "none":
-        return None
-    if name != "imagenet":
-        return Path(name)
-    folder = os.environ.get(WEIGHTS_FOLDER)
-    if not folder:
+    files = [_weights_file(weights, backbone) for weights, backbone in wanted]
+    absent = {n: file for n, file in enumerate(files) if file is not None and not file.is_file()}
+    if absent:
         raise InputError(
-            f"Nobody says where the ImageNet weights of {backbone} are.",
-            expected=f"a folder with {_file_of(backbone)}, named by {WEIGHTS_FOLDER}",
-            fix="see docs/how-to/imagenet-weights.md: kneeoa-mm downloads nothing; "
-            "or start from random weights with --set members.0.weights=none",
+            "Weights to start from are not there.",
+            expected=f"safetensors files, those of ImageNet in the folder that {WEIGHTS_FOLDER} "
+            "names; kneeoa-mm downloads nothing",
+            found=", ".join(f"no {file} for members.{n}" for n, file in absent.items()),
+            fix="see docs/how-to/imagenet-weights.md; or start from random weights with "
+            + " ".join(f"--set members.{n}.weights=none" for n in absent),
         )
-    return Path(folder) / _file_of(backbone)
+    return files
+
+
+def _weights_file(weights: str, backbone: str) -> Path | None:
+    if weights == "none":
+        return None
+    if weights != "imagenet":
+        return Path(weights)
+    return Path(os.environ.get(WEIGHTS_FOLDER) or f"${WEIGHTS_FOLDER}", _file_of(backbone))
 
 
 def _file_of(backbone: str) -> str:
@@ -161,14 +168,8 @@ def load_pretrained(encoder: Encoder, weights: Path) -> None:
     """Load the weights of a backbone; its classifier, if the file has one, is left out.
 
     Raises:
-        InputError: The file is absent or no safetensors file, or does not fit the backbone.
+        InputError: The file is no safetensors file, or does not fit the backbone.
     """
-    if not weights.is_file():
-        raise InputError(
-            "The weights are not there.",
-            expected="a safetensors file; kneeoa-mm downloads nothing",
-            where=weights,
-        )
     try:
         tensors = load_file(weights)
     except Exception as error:  # safetensors raises its own type, which is no subclass of ours

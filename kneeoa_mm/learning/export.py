@@ -40,8 +40,8 @@ _LARGEST_DIFFERENCE = {"onnx": 1e-4, "safetensors": 2e-2}
 """By which a probability may differ from that of the model as it was trained."""
 _PROBES = 6
 _ROUNDED_LIMIT = 1.01
-"""By how much half precision raises the limit of what is a knee: rounded weights move features. The
-strangest knees of the shipped graders went up to 0.5 % farther off, one beyond the limit it had set."""
+"""What half precision does to the limit of what is a knee: rounded weights move features. Those of
+strange knees went up to 0.5 % farther off in the shipped graders, one beyond what it had set."""
 
 Form = Literal["onnx", "safetensors"]
 

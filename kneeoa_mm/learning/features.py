@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -83,11 +85,10 @@ def encode(
     Returns:
         Shape (m, V, D), the image itself first among its views.
     """
-    network = network.to(device).to(memory_format=torch.channels_last).eval()
     size = BATCH_SIZES[device]
     batches = Batches({"images": images}, rows, contract, batch_size=size)
     shown = track(batches, total=len(batches), label=label) if label else batches
-    with torch.inference_mode():
+    with lent(network, device), torch.inference_mode():
         parts = [
             torch.stack(
                 [network.encoder(v).float().cpu() for v in views.of(batch["images"].to(device))], 1
@@ -95,3 +96,17 @@ def encode(
             for batch in shown
         ]
     return torch.cat(parts)
+
+
+@contextmanager
+def lent(network: Network, device: str) -> Iterator[None]:
+    """Lend a network to a device, in evaluation mode.
+
+    It comes back to main memory, for a GPU need not hold all members of an ensemble. In torch's
+    inference mode a network could not learn any more after it.
+    """
+    network.to(device).to(memory_format=torch.channels_last).eval()
+    try:
+        yield
+    finally:
+        network.cpu()

@@ -64,15 +64,15 @@ def _digest(knees: pd.DataFrame, contract: Preprocessing) -> str:
     """Changes with whatever the prepared images depend on."""
     columns = knees["image_path"], knees["mirror"], knees["field_of_view_plateau_widths"]
     rows = [
-        [str(path), *_version(Path(path)), bool(mirror), float(field_of_view)]
+        [str(path), *file_version(Path(path)), bool(mirror), float(field_of_view)]
         for path, mirror, field_of_view in zip(*columns, strict=True)
     ]
     described = json.dumps([__version__, contract.model_dump(mode="json"), rows])
     return hashlib.sha256(described.encode()).hexdigest()[:16]
 
 
-def _version(path: Path) -> tuple[int, int]:
-    """Size in bytes and time of change in ns; zeros where there is no file."""
+def file_version(path: Path) -> tuple[int, int]:
+    """What changes with a file: size in bytes and time of change in ns; zeros without a file."""
     try:
         stat = path.stat()
     except OSError:

@@ -22,7 +22,7 @@ from kneeoa_mm.learning.conformal import prediction_sets, set_texts
 from kneeoa_mm.learning.dataset import load_images
 from kneeoa_mm.learning.ensemble import EnsembleRules, vote
 from kneeoa_mm.learning.familiarity import Familiarity
-from kneeoa_mm.learning.features import BATCH_SIZES
+from kneeoa_mm.learning.features import BATCH_SIZES, lent
 from kneeoa_mm.learning.framing import Framing
 from kneeoa_mm.learning.image_cache import cached_images
 from kneeoa_mm.learning.losses import grade_targets
@@ -208,10 +208,11 @@ def ask_member(
         KneeOAError: Memory ran out.
     """
     device = choose_device(device)
-    network = model.network.to(device).to(memory_format=torch.channels_last)
+    network = model.network
     rows = np.arange(len(next(iter(arrays.values()))))
     parts, strangeness = [], []
-    with torch.inference_mode(), enough_memory("close other programs, or add --device cpu"):
+    enough = enough_memory("close other programs, or add --device cpu")
+    with enough, lent(network, device), torch.inference_mode():
         size = BATCH_SIZES[device]
         contract = model.card.preprocessing
         for cpu_batch in Batches(arrays, rows, contract, batch_size=size, all_views=True):

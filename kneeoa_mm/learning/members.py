@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -87,8 +88,27 @@ class Voting:
     sets: SetRule | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class _Said:
+    """What a trained member leaves in memory; its network goes when the next one comes.
+
+    Attributes:
+        name: Of the member.
+        split: Whom it was trained on, and whom it reports.
+        part: What the reported knees are, in words.
+        outputs: Names of what it says.
+        probabilities: Of the reported knees, (m, outputs).
+    """
+
+    name: str
+    split: Split
+    part: str
+    outputs: tuple[str, ...]
+    probabilities: NDArray[np.float64]
+
+
 def train_run(
-    plans: list[Plan],
+    plans: Iterable[Plan],
     knees: pd.DataFrame,
     out: Path,
     *,
@@ -99,7 +119,7 @@ def train_run(
     """Train all members of a run and write what it leaves.
 
     Args:
-        plans: The members.
+        plans: The members; one at a time is held where they are made one by one.
         knees: All knees of the run.
         out: The run folder, claimed by the caller.
         voting: How members become one prediction.
@@ -110,16 +130,15 @@ def train_run(
         The predictions that the run reports, and role to path of its outputs.
     """
     subjects = knees["subject_id"].astype(str)
-    models = [
-        _train_member(plan, subjects, config_digest, out, views=voting.views, device=device)
+    said = [
+        _train_and_ask(plan, subjects, config_digest, out, views=voting.views, device=device)
         for plan in plans
     ]
-    reported, probabilities = _reported(plans, models, knees, out, voting.views, device=device)
+    reported, probabilities = _reported(said, knees)
     taught = _calibrate(reported, probabilities, voting.sets)
     calibrations = taught.of_knee if taught else [Calibration()] * len(reported)
-    names = models[0].card.outputs
+    names, part = said[0].outputs, said[0].part
     predictions = assemble(reported, probabilities, names, voting.rule, calibrations)
-    part = reported_part(plans[0].split, plans[0].job.config)
 
     def write(frame: pd.DataFrame, path: Path) -> Path:
         notes = {"part": part, "calibration": _how_calibrated(taught, reported)}
@@ -137,7 +156,7 @@ def train_run(
         outputs["voting"] = write_ballots(
             reported,
             probabilities,
-            [out / "members" / plan.job.name for plan in plans],
+            [out / "members" / each.name for each in said],
             out,
             outputs=names,
             calibrations=calibrations,
@@ -271,33 +290,45 @@ def write_history(history: pd.DataFrame, path: Path) -> Path:
     return path
 
 
-def _reported(
-    plans: list[Plan],
-    models: list[Model],
-    knees: pd.DataFrame,
+def _train_and_ask(
+    plan: Plan,
+    subjects: pd.Series,
+    config_digest: str,
     out: Path,
-    views: Views,
     *,
+    views: Views,
     device: str,
-) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+) -> _Said:
+    """Train a member, and ask it for the rows that its split reports."""
+    model = _train_member(plan, subjects, config_digest, out, views=views, device=device)
+    arrays = plan.job.arrays
+    if plan.frozen_encoder:
+        arrays = _on_features(plan, out, views, device)
+    held_out = {name: values[plan.split.report] for name, values in arrays.items()}
+    return _Said(
+        plan.job.name,
+        plan.split,
+        reported_part(plan.split, plan.job.config),
+        model.card.outputs,
+        predict_member(model, held_out, device=device, views=views),
+    )
+
+
+def _reported(said: list[_Said], knees: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.float64]]:
     """What the run reports: each split's members on the rows that the split holds out.
 
     Returns:
         The knees with their ``fold``, and the members' probabilities (members, knees, outputs), NaN
         where a member has no say.
     """
-    outputs = models[0].card.outputs
-    probabilities: NDArray[np.float64] = np.full((len(models), len(knees), len(outputs)), np.nan)
+    shape = len(said), len(knees), len(said[0].outputs)
+    probabilities: NDArray[np.float64] = np.full(shape, np.nan)
     folds = pd.Series(pd.NA, index=range(len(knees)), dtype="Int64")
-    for number, (plan, model) in enumerate(zip(plans, models, strict=True)):
-        rows = plan.split.report
-        arrays = plan.job.arrays
-        if plan.frozen_encoder:
-            arrays = _on_features(plan, out, views, device)
-        part = {name: values[rows] for name, values in arrays.items()}
-        probabilities[number, rows] = predict_member(model, part, device=device, views=views)
-        folds.iloc[rows] = pd.NA if plan.split.fold is None else plan.split.fold
-    rows = np.unique(np.concatenate([plan.split.report for plan in plans]))
+    for number, each in enumerate(said):
+        rows = each.split.report
+        probabilities[number, rows] = each.probabilities
+        folds.iloc[rows] = pd.NA if each.split.fold is None else each.split.fold
+    rows = np.unique(np.concatenate([each.split.report for each in said]))
     return knees.iloc[rows].assign(fold=folds.iloc[rows].array), probabilities[:, rows]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +81,8 @@ def pretrain_kl(
     """
     check_precision(config.train, device)
     refuse_taken(out, config.to_yaml(), overwrite=overwrite, resume=resume)
+    weights = find_weights([(member.weights, member.backbone) for member in config.members])
+    beginnings = _beginnings(config, weights)
     knees = read_knees(data, allow_ungrouped=allow_ungrouped)
     if cohort is not None:
         knees = add_kl_readings(knees, cohort)
@@ -88,17 +92,16 @@ def pretrain_kl(
         subjects, grades = knees["subject_id"], knees["kl_grade"]
         fold_table = make_folds(subjects, grades, n_folds=config.folds, seed=config.seed)
     splits = _splits(knees, fold_table, config, where=folds or data)
-    inputs = RunInputs.of(knees, splits, {"kl_target": _targets(knees)}, folds=fold_table)
+    labels = {"kl_target": _targets(knees)}
+    inputs = RunInputs.of(knees, splits, labels, folds=fold_table, weights=weights)
     if resume:
         inputs.refuse_others(out)
-    networks = [_start(config) for _ in splits]
 
     with open_run(out, config_yaml=config.to_yaml(), overwrite=overwrite, resume=resume):
         inputs.write(out)
         store = ImageStore(knees, cache=out / CHECKPOINTS_FOLDER)
-        plans = _plans(knees, splits, networks, store, config)
         predictions, outputs = train_run(
-            plans,
+            _plans(knees, splits, beginnings, store, config),
             knees,
             out,
             voting=Voting(
@@ -114,7 +117,11 @@ def pretrain_kl(
         command="pretrain-kl",
         out=out,
         outputs=outputs,
-        counts={"knees": len(knees), "ungraded": ungraded, "members": len(plans)},
+        counts={
+            "knees": len(knees),
+            "ungraded": ungraded,
+            "members": len(splits) * len(beginnings),
+        },
         failed=len(store.rejects),
         figures=_figures(f"KL, {reported_part(splits[0], config.train)}", predictions, outputs),
         notes=framing_notes(store.framing, config.field_of_view_plateau_widths),
@@ -137,27 +144,28 @@ def _figures(
 def _plans(
     knees: pd.DataFrame,
     splits: list[Split],
-    networks: list[list[KLNetwork]],
+    beginnings: list[_Beginning],
     store: ImageStore,
     config: PretrainKLConfig,
-) -> list[Plan]:
+) -> Iterator[Plan]:
+    """The members one by one, so that no more networks than one need be held."""
     contracts = [_contract(member, config) for member in config.trained]
     images = [store.get(contract) for contract in contracts]
     targets = _targets(knees)
-    plans = []
-    for split, started in zip(splits, networks, strict=True):
-        usable = split.among(store.readable)
-        training = targets[usable.train]
+    # all of them first: an empty part must not come to light after days
+    for split in [split.among(store.readable) for split in splits]:
+        training = targets[split.train]
         weights = None if config.balance == "none" else grade_weights(training)
         draw = training @ weights if weights is not None and config.balance == "sampling" else None
         loss = GradeLoss.of(config.train, weights if config.balance == "weights" else None)
-        for number, (member, network) in enumerate(zip(config.trained, started, strict=True)):
+        for number, begins in enumerate(beginnings):
+            member = begins.member
             job = Job(
                 name=member_name(number, member.backbone, split),
-                network=network,
+                network=begins.network(),
                 arrays={"images": images[number], "kl_target": targets},
-                train_rows=usable.train,
-                val_rows=usable.val,
+                train_rows=split.train,
+                val_rows=split.val,
                 contract=contracts[number],
                 config=config.train,
                 loss=loss,
@@ -167,9 +175,7 @@ def _plans(
                 image_file=store.files[contracts[number]],
             )
             source = Path(member.weights).name
-            card = {"kind": "kl", "outputs": KL_OUTPUTS, "weights_source": source}
-            plans.append(Plan(job, usable, card))
-    return plans
+            yield Plan(job, split, {"kind": "kl", "outputs": KL_OUTPUTS, "weights_source": source})
 
 
 def _targets(knees: pd.DataFrame) -> torch.Tensor:
@@ -202,14 +208,42 @@ def _splits(
     )
 
 
-def _start(config: PretrainKLConfig) -> list[KLNetwork]:
+@dataclass(frozen=True, eq=False)
+class _Beginning:
+    """How the network of a member begins, in every split alike.
+
+    Attributes:
+        member: The member.
+        head: Kind of its head.
+        weights: File that its encoder starts from; None for random weights.
+        random_state: Of torch, for whatever is random.
+    """
+
+    member: MemberConfig
+    head: str
+    weights: Path | None
+    random_state: torch.Tensor
+
+    def network(self) -> KLNetwork:
+        """A new network."""
+        torch.set_rng_state(self.random_state)
+        network = KLNetwork(self.member.backbone, self.head, self.member.dropout)
+        if self.weights is not None:
+            load_pretrained(network.encoder, self.weights)
+        return network
+
+
+def _beginnings(config: PretrainKLConfig, weights: list[Path | None]) -> list[_Beginning]:
+    """How each member of a split begins; what cannot be built comes to light here."""
     torch.manual_seed(config.seed)
     head = head_of(config.train.kl_loss)
-    networks = [KLNetwork(member.backbone, head, member.dropout) for member in config.trained]
-    for member, network in zip(config.trained, networks, strict=True):
-        if (weights := find_weights(member.weights, member.backbone)) is not None:
-            load_pretrained(network.encoder, weights)
-    return networks
+    beginnings = []
+    for member, file in zip(config.trained, weights * config.repeats, strict=True):
+        begins = _Beginning(member, head, file, torch.get_rng_state())
+        # also moves the random numbers on to those of the next
+        begins.network()
+        beginnings.append(begins)
+    return beginnings
 
 
 def _contract(member: MemberConfig, config: PretrainKLConfig) -> Preprocessing:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from kneeoa_mm import tables
 from kneeoa_mm.errors import InputError
+from kneeoa_mm.learning.image_cache import file_version
 from kneeoa_mm.learning.splits import Split
 from kneeoa_mm.run_folder import write_json
 
@@ -47,16 +48,19 @@ class RunInputs:
         *,
         folds: pd.DataFrame | None,
         encoders: Iterable[str] = (),
+        weights: Iterable[Path | None] = (),
     ) -> RunInputs:
         """Note what a run learns from.
 
         Args:
-            knees: All knees of the run.
+            knees: All knees of the run, with their ``image_path``.
             splits: Who learns from which of them.
             labels: What is learnt, one row a knee.
             folds: Table of folds; None outside cross-validation.
             encoders: Hash of the weights that each split starts from.
+            weights: File that each member starts from; None for random weights.
         """
+        images = [file_version(Path(path)) for path in knees["image_path"]]
         parts = [
             [each.fold, *(rows.tolist() for rows in (each.train, each.val, each.report))]
             for each in splits
@@ -67,6 +71,8 @@ class RunInputs:
             "parts": _sha256(json.dumps(parts)),
             "folds": _hash_of_folds(folds),
             "encoders": _sha256(*encoders),
+            "images": _sha256(json.dumps(images)),
+            "weights": _sha256(*(_hash_of_file(path) if path else "none" for path in weights)),
         }
         return cls(folds, hashes)
 
@@ -80,7 +86,7 @@ class RunInputs:
         if others:
             raise InputError(
                 "The interrupted run was begun with other inputs.",
-                expected="the same knees, labels, folds and encoders",
+                expected="the same knees, images, labels, folds, encoders and weights",
                 found=f"other {', '.join(others)}",
                 where=out,
                 fix="resume with the inputs of then, --folds among them, or start anew with "
@@ -111,6 +117,11 @@ def _hash_of_folds(folds: pd.DataFrame | None) -> str:
         return _sha256("none")
     rows = sorted(zip(folds["subject_id"].astype(str), folds["fold"].astype(int), strict=True))
     return _sha256(json.dumps(rows))
+
+
+def _hash_of_file(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _sha256(*texts: str) -> str:

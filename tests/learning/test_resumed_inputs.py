@@ -5,10 +5,12 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.torch import save_file
 
 from kneeoa_mm import tables
 from kneeoa_mm.config import load_config
 from kneeoa_mm.errors import InputError, LeakError
+from kneeoa_mm.learning.backbones import build_encoder
 from kneeoa_mm.learning.pretrain_kl import pretrain_kl
 from kneeoa_mm.learning.run_inputs import FOLDS_FILE, INPUTS_FILE
 from kneeoa_mm.learning.train_jsl import train_jsl
@@ -63,6 +65,27 @@ def test_a_run_is_not_resumed_with_more_images_or_other_grades(graded_folder, tm
         pretrain(more, run, folds=folds, resume=True)
     with pytest.raises(InputError, match=r"other .*labels"):
         pretrain(other, run, folds=folds, resume=True)
+
+
+def test_a_run_is_not_resumed_with_other_pixels(graded_folder, begun):
+    run, folds = begun
+    image = next((graded_folder / "train" / "0").glob("*.png"))
+    other = next((graded_folder / "train" / "1").glob("*.png"))
+    shutil.copyfile(other, image)
+    with pytest.raises(InputError, match=r"found: +other images\n"):
+        pretrain(graded_folder, run, folds=folds, resume=True)
+
+
+def test_a_run_is_not_resumed_with_other_starting_weights(graded_folder, tmp_path):
+    """The file's name is the same, so that the configuration is, too."""
+    weights = tmp_path / "weights.safetensors"
+    start = f"members.0.weights={weights}"
+    save_file(build_encoder("simple_cnn").backbone.state_dict(), weights)
+    pretrain(graded_folder, tmp_path / "run", start)
+    pretrain(graded_folder, tmp_path / "run", start, resume=True)
+    save_file(build_encoder("simple_cnn").backbone.state_dict(), weights)
+    with pytest.raises(InputError, match=r"found: +other weights\n"):
+        pretrain(graded_folder, tmp_path / "run", start, resume=True)
 
 
 def test_a_member_is_not_kept_to_report_whom_it_has_seen(graded_folder, tmp_path):

@@ -136,6 +136,35 @@ def test_the_kl_head_cannot_see_the_clinical_factors():
     assert reach.abs().sum() > 0
 
 
+@pytest.mark.parametrize("fusion", ["concat", "film", "late"])
+@pytest.mark.parametrize("n_factors", [5, 3])
+def test_the_branch_without_a_reading_sees_none_of_the_other_knee_either(fusion, n_factors):
+    """Of five columns the last three are of the other knee's grade; or nothing else is told."""
+    readings = range(n_factors - 3, n_factors)
+    network = ProgressionNetwork(
+        "simple_cnn",
+        clinical_features=n_factors,
+        reading_columns=readings,
+        fusion=fusion,
+        kl_input="read",
+    ).eval()
+    for branch in (network.branch, network.unread_branch):
+        for weights in branch.parameters():
+            torch.nn.init.normal_(weights)
+    factors = torch.randn(4, n_factors)
+    batch = {"features": torch.randn(4, network.encoder.feature_width), "clinical": factors}
+    batch["kl_read"] = torch.eye(5)[:4]
+    before = network(batch)
+    factors[:, readings] += 1
+    after = network(batch)
+    torch.testing.assert_close(after["jsl_scores_unread"], before["jsl_scores_unread"])
+    assert (after["jsl_scores"] - before["jsl_scores"]).abs().max() > 1e-3
+    if n_factors > 3:
+        factors[:, :2] += 1
+        moved = network(batch)["jsl_scores_unread"] - before["jsl_scores_unread"]
+        assert moved.abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("backbone", ["simple_cnn", "resnet18", "mobilenet_v2", "densenet121"])
 def test_a_network_is_rebuilt_from_its_card_and_knows_its_feature_map(backbone):
     network = KLNetwork(backbone).eval()
