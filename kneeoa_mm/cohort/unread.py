@@ -33,10 +33,10 @@ def film_reasons(
     """
     texts: list[list[str]] = [[] for _ in range(len(knees))]
     for outcome in (Outcome.KL_PROGRESSION, *_OF_WIDTH):
+        value: str = KL
+        readings, projects = sources.kl, spec.reading_projects
         if outcome in _OF_WIDTH:
-            readings, value, projects = sources.jsw, spec.outcomes.width, spec.jsw_projects
-        else:
-            readings, value, projects = sources.kl, KL, spec.reading_projects
+            value, readings, projects = spec.outcomes.width, sources.jsw, spec.jsw_projects
         months = spec.outcomes.horizon_of(outcome)
         why = _codes(readings[readings["months"].eq(months)], value, projects)
         for text, knee, record in zip(texts, _keys(knees), records[outcome], strict=True):
@@ -71,7 +71,9 @@ def unmatched_ids(
     Returns:
         One row each: ``table``, ``subject_id``, ``laterality`` and ``why``.
     """
-    rows = [(table, subject, None, f"not in {ENROLLEES}") for table, subject in strangers]
+    rows: list[tuple[str, str, str | None, str]] = [
+        (table, subject, None, f"not in {ENROLLEES}") for table, subject in strangers
+    ]
     if "image_path" in knees:
         absent = knees[knees["image_path"].isna()]
         rows += [(ENROLLEES, subject, side, "no such image") for subject, side in _keys(absent)]
