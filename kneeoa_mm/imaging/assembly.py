@@ -176,20 +176,20 @@ def write_tables(
             out / "rejects.csv",
         ),
     }
+    entries = [
+        Entry(
+            out / row["image_path"],
+            row["knee_id"],
+            row["detector_score"],
+            row["qc_flags"],
+            row["source"],
+        )
+        for row in kept
+    ]
     if kept:
-        entries = [
-            Entry(
-                out / row["image_path"],
-                row["knee_id"],
-                row["detector_score"],
-                row["qc_flags"],
-                row["source"],
-            )
-            for row in kept
-        ]
         outputs["images"] = out / IMAGES_FOLDER
         outputs["contact_sheet"] = write_contact_sheet(entries, out / "qc" / "contact_sheet.png")
-        outputs["review"] = write_review(entries, out / "qc" / REVIEW_FILE)
+    outputs["review"] = write_review(entries, rejects, out / "qc" / REVIEW_FILE)
     return Whole(outputs, kept, rejects, sum(bool(record.rejects) for record in records))
 
 

@@ -1,4 +1,4 @@
-"""A page to look through the knees of a run and take out those that should not be used.
+"""A page to look through a run: its knees, to take out those that should not be used, and rejects.
 
 The page holds its pictures, needs no network and asks no server: what a reviewer ticks is saved by
 the browser as ``exclude.csv``, which ``preprocess --exclude`` takes. All names are escaped.
@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jinja2
 
 from kneeoa_mm.imaging.contact_sheet import Entry, doubtful_first, thumbnail
+from kneeoa_mm.records import Reject
 from kneeoa_mm.run_folder import write_text
 
 REVIEW_FILE = "review.html"
@@ -23,6 +24,8 @@ REVIEW_FILE = "review.html"
 _TEMPLATE = "review.html.j2"
 _MOST_KNEES = 600
 """About 4 MB of pictures; a browser still scrolls smoothly."""
+_MOST_REJECTS = 200
+"""Of each code."""
 _THUMBNAIL_PX, _JPEG_QUALITY = 160, 82
 
 
@@ -50,11 +53,26 @@ class FlagCount(NamedTuple):
     shown: int
 
 
-def write_review(entries: Sequence[Entry], path: Path) -> Path:
-    """Write the review page: the 600 most doubtful knees, and counts of all.
+class Rejected(NamedTuple):
+    """What was not used for one reason.
+
+    Attributes:
+        code: The reason.
+        count: Films and knees.
+        shown: The first of them.
+    """
+
+    code: str
+    count: int
+    shown: list[Reject]
+
+
+def write_review(entries: Sequence[Entry], rejects: Sequence[Reject], path: Path) -> Path:
+    """Write the review page: the 600 most doubtful knees, what was not used, and counts of all.
 
     Args:
         entries: The knees of a run.
+        rejects: Films and knees that were not used.
         path: The page.
     """
     shown = doubtful_first(entries)[:_MOST_KNEES]
@@ -71,11 +89,20 @@ def write_review(entries: Sequence[Entry], path: Path) -> Path:
     page = environment.get_template(_TEMPLATE).render(
         cards=[_card(entry) for entry in shown],
         flags=[FlagCount(flag, count, here[flag]) for flag, count in _most_common(everywhere)],
+        rejects=_by_code(rejects),
         knees=len(entries),
         doubtful=sum(bool(entry.doubts) for entry in entries),
         shown_doubtful=sum(bool(entry.doubts) for entry in shown),
     )
     return write_text(path, page)
+
+
+def _by_code(rejects: Sequence[Reject]) -> list[Rejected]:
+    """The most frequent code first."""
+    return [
+        Rejected(code, count, [each for each in rejects if each.code == code][:_MOST_REJECTS])
+        for code, count in _most_common(Counter(reject.code for reject in rejects))
+    ]
 
 
 def _most_common(counts: Counter[str]) -> list[tuple[str, int]]:

@@ -125,7 +125,11 @@ def _counted(films: Sequence[LabelledFilm]) -> str:
 def _write_dataset(
     parts: dict[str, list[LabelledFilm]], folder: Path, long_side_px: int
 ) -> list[Reject]:
-    """Lay out a YOLO data set; films that cannot be read are left out and returned."""
+    """Lay out a YOLO data set; films that cannot be read are left out and returned.
+
+    A model folder is given away, and the name of a film may be that of a person: rejects carry the
+    film's number within its part, and the name is said on the console alone.
+    """
     rejects = []
     films = [(part, index, film) for part in parts for index, film in enumerate(parts[part])]
     for part, index, film in track(films, total=len(films), label="read films"):
@@ -134,7 +138,9 @@ def _write_dataset(
             read = read_picture if is_picture(film.path) else read_film
             radiograph = read(film.path, max_pixels=_MOST_PIXELS)
         except ItemError as error:
-            rejects.append(Reject(film.path.name, error.stage, error.code, error.message))
+            number = f"{part}/{index:06d}"
+            say(f"not used: {film.path} ({number}): {error.code} {error.message}")
+            rejects.append(Reject(number, error.stage, error.code, error.message))
             continue
         view, _ = yolo.detector_view(radiograph.pixels, radiograph.spacing, long_side_px)
         image.parent.mkdir(parents=True, exist_ok=True)

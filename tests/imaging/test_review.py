@@ -19,6 +19,7 @@ from kneeoa_mm.imaging import review
 from kneeoa_mm.imaging.contact_sheet import Entry, doubtful_first, write_contact_sheet
 from kneeoa_mm.imaging.exclusions import read_exclusions
 from kneeoa_mm.imaging.review import write_review
+from kneeoa_mm.records import Reject
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 
@@ -46,14 +47,16 @@ def _entry(folder: Path, name: str, flags: str = "", score: float = 0.9, source:
     return Entry(image, name, score, flags, source)
 
 
-def _write(folder: Path, entries: list[Entry]) -> tuple[str, _Page]:
-    text = write_review(entries, folder / "review.html").read_text(encoding="utf-8")
+def _write(
+    folder: Path, entries: list[Entry], rejects: tuple[Reject, ...] = ()
+) -> tuple[str, _Page]:
+    text = write_review(entries, rejects, folder / "review.html").read_text(encoding="utf-8")
     return text, _Page(text)
 
 
 def test_names_are_shown_and_never_run(tmp_path: Path) -> None:
     entries = [_entry(tmp_path, EVIL, EVIL, source=EVIL)]
-    text, page = _write(tmp_path, entries)
+    text, page = _write(tmp_path, entries, (Reject(EVIL, EVIL, EVIL, EVIL),))
     assert EVIL not in text
     heading = re.search("<h2>(.*?)</h2>", text)
     assert heading is not None
@@ -98,6 +101,22 @@ def test_a_large_run_makes_a_bounded_page_with_counts_of_all(
     assert len(page.of("img")) == 5
     assert re.search(r"<b>20</b> carry a doubt", text)
     assert "5 of 20" in text
+
+
+@pytest.mark.parametrize("knees", [0, 1])
+def test_films_without_a_knee_are_listed_by_their_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, knees: int
+) -> None:
+    """The most frequent reason first, and no list too long to look through."""
+    monkeypatch.setattr(review, "_MOST_REJECTS", 3)
+    rejects = [Reject("a.dcm", "read", "E_EMPTY", "the file is empty")]
+    rejects += [Reject(f"{i}.dcm", "detect", "E_NO_JOINT", "no joint") for i in range(5)]
+    entries = [_entry(tmp_path, "a:1:0:L")] * knees
+    text, _ = _write(tmp_path, entries, tuple(rejects))
+    assert re.findall("<h3>(.*?)</h3>", text) == ["E_NO_JOINT", "E_EMPTY"]
+    assert re.findall("<li>(.*?): no joint</li>", text) == ["0.dcm", "1.dcm", "2.dcm"]
+    assert "and 2 more" in text
+    assert "<li>a.dcm: the file is empty</li>" in text
 
 
 def test_pictures_keep_their_shape_and_are_small(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -54,7 +55,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(films: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
+def trained(films: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str, str]:
     """A detector trained for one epoch in a process that may not look up a host."""
     home = tmp_path_factory.mktemp("home")
     out = home / "detector"
@@ -75,14 +76,14 @@ def trained(films: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
         check=False,
     )
     assert done.returncode == 4, done.stderr
-    return out, home, done.stdout
+    return out, home, done.stdout, done.stderr
 
 
 @ULTRALYTICS
 def test_training_looks_up_no_host_and_leaves_nothing_but_the_model(
-    trained: tuple[Path, Path, str],
+    trained: tuple[Path, Path, str, str],
 ) -> None:
-    out, home, stdout = trained
+    out, home, stdout, _ = trained
     assert json.loads(stdout)["command"] == "train-detector"
     assert sorted(path.name for path in out.iterdir()) == [
         "config.yaml", "history.csv", "model.json", "rejects.csv", "weights.safetensors",
@@ -92,14 +93,20 @@ def test_training_looks_up_no_host_and_leaves_nothing_but_the_model(
 
 @ULTRALYTICS
 def test_a_film_that_cannot_be_read_is_listed_and_the_training_goes_on(
-    trained: tuple[Path, Path, str],
+    trained: tuple[Path, Path, str, str],
 ) -> None:
-    assert "broken.png" in (trained[0] / "rejects.csv").read_text()
+    """By its number: a model is given away, and a name may be a person's; the console tells it."""
+    out, _, _, stderr = trained
+    (reject,) = csv.DictReader((out / "rejects.csv").read_text().splitlines())
+    assert "broken" not in str(reject)
+    (told,) = [line for line in stderr.splitlines() if "broken.png" in line]
+    assert reject["source"] in told
+    assert reject["code"] in told
 
 
 @ULTRALYTICS
 def test_a_trained_detector_is_rebuilt_from_its_folder_and_answers_alike(
-    trained: tuple[Path, Path, str],
+    trained: tuple[Path, Path, str, str],
 ) -> None:
     film = np.random.default_rng(1).random((60, 90)).astype(np.float32)
     settings = PreprocessConfig(detector=str(trained[0]), min_detector_score=0.0)
@@ -110,7 +117,7 @@ def test_a_trained_detector_is_rebuilt_from_its_folder_and_answers_alike(
 
 
 @ULTRALYTICS
-def test_the_rest_of_the_process_is_left_as_it_was(trained: tuple[Path, Path, str]) -> None:
+def test_the_rest_of_the_process_is_left_as_it_was(trained: tuple[Path, Path, str, str]) -> None:
     """Ultralytics patches Pillow, so that a picture it does not know makes it fetch a decoder.
 
     It also sets how every array is printed.
@@ -121,7 +128,7 @@ def test_the_rest_of_the_process_is_left_as_it_was(trained: tuple[Path, Path, st
 
 
 @ULTRALYTICS
-def test_below_its_stated_confidence_it_abstains(trained: tuple[Path, Path, str]) -> None:
+def test_below_its_stated_confidence_it_abstains(trained: tuple[Path, Path, str, str]) -> None:
     film = np.random.default_rng(1).random((60, 90)).astype(np.float32)
     eager = yolo.YoloDetector(trained[0], 0.0)
     best = max(joint.score for joint in eager.detect(film, None))
@@ -132,7 +139,7 @@ def test_below_its_stated_confidence_it_abstains(trained: tuple[Path, Path, str]
 
 @ULTRALYTICS
 def test_a_damaged_or_foreign_folder_is_no_detector(
-    trained: tuple[Path, Path, str], tmp_path: Path
+    trained: tuple[Path, Path, str, str], tmp_path: Path
 ) -> None:
     copy = tmp_path / "detector"
     copy.mkdir()
