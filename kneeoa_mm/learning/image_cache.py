@@ -6,8 +6,11 @@ file needs no more of it than what the system can spare, and survives an interru
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,6 +20,7 @@ import torch
 from torch import Tensor
 
 from kneeoa_mm import __version__
+from kneeoa_mm.errors import KneeOAError
 from kneeoa_mm.learning.dataset import LoadedImages, load_images
 from kneeoa_mm.learning.framing import Framing
 from kneeoa_mm.model_folder import Preprocessing
@@ -36,6 +40,9 @@ def cached_images(
 
     Returns:
         The images, mapped, and their file.
+
+    Raises:
+        KneeOAError: There is not enough room on the disk.
     """
     path = folder / f"images-{_digest(knees, contract)}.npy"
     beside = path.with_suffix(".json")
@@ -43,6 +50,7 @@ def cached_images(
         shape = (len(knees), contract.image_size_px, contract.image_size_px)
         with atomic_path(path) as temporary:
             pixels = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+            _take_room(temporary)
             loaded = load_images(knees, contract, pixels)
             pixels.flush()
             # before the images get their name: where they are, all is there
@@ -52,6 +60,32 @@ def cached_images(
     framing = tuple(name and Framing(name) for name in known["framing"])
     refused = tuple(Reject(**reject) for reject in known["rejects"])
     return LoadedImages(map_images(path).numpy(), framing, refused), path
+
+
+def _take_room(file: Path) -> None:
+    """Take a file's room on the disk: where a mapped file finds none later, its process dies."""
+    needed, free = file.stat().st_size, shutil.disk_usage(file.parent).free
+    if free < needed or not _is_allocated(file, needed):
+        raise KneeOAError(
+            "There is not enough room on the disk for the prepared images.",
+            expected=f"{needed / 1e9:.3g} GB",
+            found=f"{free / 1e9:.3g} GB free",
+            where=file.parent,
+            fix="make room, or name another --out",
+        )
+
+
+def _is_allocated(file: Path, size: int) -> bool:
+    """Whether there is room by the word of the system, which may grant less than is free."""
+    if not hasattr(os, "posix_fallocate"):
+        return True
+    try:
+        with file.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, size)
+    except OSError as error:
+        # file systems that cannot say so beforehand fail otherwise
+        return error.errno not in {errno.ENOSPC, errno.EDQUOT}
+    return True
 
 
 def map_images(path: Path) -> Tensor:

@@ -1,6 +1,9 @@
 """Prepared images outlive an interruption; nobody meets those of other files or half of them."""
 
 import copy
+import errno
+import os
+from collections import namedtuple
 
 import numpy as np
 import pandas as pd
@@ -8,7 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from kneeoa_mm.errors import KneeOAError
 from kneeoa_mm.learning import image_cache
+from kneeoa_mm.learning.dataset import load_images
 from kneeoa_mm.learning.framing import Framing
 from kneeoa_mm.learning.inference import ImageStore
 from kneeoa_mm.learning.job import Job
@@ -21,6 +26,8 @@ from kneeoa_mm.settings import TrainConfig
 CONTRACT = Preprocessing(
     image_size_px=32, mean=0.5, std=0.5, clip_percentiles=(0, 100), reinvert_negatives=True
 )
+
+Usage = namedtuple("Usage", "total used free")
 
 
 @pytest.fixture
@@ -83,6 +90,40 @@ def test_an_interruption_leaves_no_half_read_images(knees, tmp_path, monkeypatch
     assert list((tmp_path / "cache").iterdir()) == []
     again = ImageStore(knees, cache=tmp_path / "cache").get(CONTRACT)
     assert torch.equal(again, ImageStore(knees).get(CONTRACT))
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system reserves no room")
+def test_room_is_taken_before_the_first_image_is_read(knees, tmp_path, monkeypatch):
+    """A mapped file grows as it is written to; where the disk is full then, the process dies."""
+    taken = []
+
+    def look(knees, contract, pixels):
+        (file,) = (tmp_path / "cache").iterdir()
+        taken.append(file.stat().st_blocks * 512 >= pixels.nbytes)
+        return load_images(knees, contract, pixels)
+
+    monkeypatch.setattr(image_cache, "load_images", look)
+    ImageStore(knees, cache=tmp_path / "cache").get(CONTRACT)
+    assert taken == [True]
+
+
+def refuse_room(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [("shutil.disk_usage", lambda _: Usage(9, 9, 9)), ("os.posix_fallocate", refuse_room)],
+)
+def test_a_full_disk_is_told_with_what_is_needed_and_where(
+    knees, tmp_path, monkeypatch, function, says
+):
+    monkeypatch.setattr(function, says, raising=False)
+    large = CONTRACT.model_copy(update={"image_size_px": 1000})  # three of a million bytes
+    with pytest.raises(KneeOAError, match=r"not enough room(.|\n)*0\.003 GB(.|\n)* free") as told:
+        ImageStore(knees, cache=tmp_path / "cache").get(large)
+    assert str(tmp_path / "cache") in str(told.value)
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_what_changes_images_in_memory_does_not_reach_their_file(knees, tmp_path):
