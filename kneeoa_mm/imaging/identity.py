@@ -98,12 +98,12 @@ class Naming:
             raise ItemError("E_IDENTITY", message, stage="identify")
         in_pattern = _SIDES.get((in_path.get("side") or "")[:1].upper())
         visit = in_path.get("visit")
+        stated = {visits[code] for code in (visit, film.time_point) if code and code in visits}
         return FilmIdentity(
             None if subject is None else self.identifiers.subject_id(subject),
             read_months(visit or film.time_point, film.days_since_baseline, visits),
             in_pattern or side or named_side(stem),
-            _are_of_two(in_path.get("subject"), film.patient_id)
-            or len({visits[each] for each in (visit, film.time_point) if each in visits}) > 1,
+            _are_of_two(in_path.get("subject"), film.patient_id) or len(stated) > 1,
         )
 
     def masked(self, source: str) -> str:

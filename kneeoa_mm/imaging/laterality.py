@@ -36,7 +36,7 @@ def is_made_for_two(film: Radiograph) -> bool:
 def _is_wide(film: Radiograph) -> bool:
     rows, columns = film.pixels.shape
     row_mm, column_mm = film.spacing or (1.0, 1.0)
-    return columns * column_mm > _BILATERAL_ASPECT * rows * row_mm
+    return bool(columns * column_mm > _BILATERAL_ASPECT * rows * row_mm)
 
 
 def laterality_on(film_side: FilmSide, film: Radiograph) -> Laterality | None:

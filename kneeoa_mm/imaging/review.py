@@ -58,12 +58,12 @@ class Rejected(NamedTuple):
 
     Attributes:
         code: The reason.
-        count: Films and knees.
+        items: How many films and knees.
         shown: The first of them.
     """
 
     code: str
-    count: int
+    items: int
     shown: list[Reject]
 
 
