@@ -35,6 +35,8 @@ from kneeoa_mm.records import KL_CLASSES, WITHOUT_READING, PredictionStatus, Rej
 ENSEMBLE_FILE = "ensemble.json"
 CHECKPOINTS_FOLDER = "checkpoints"
 """In a run: what it goes on from; gone when it is finished."""
+_AT_ONCE = 4096
+"""Knees whose images are held at a time: of 320 px they take 0.4 GB."""
 
 
 @dataclass(frozen=True)
@@ -327,19 +329,22 @@ def predict_knees(
     Returns:
         A table of schema ``PREDICTIONS``, and the images that could not be read.
     """
-    store = ImageStore(knees)
     has_say, all_have_seen = ensemble.who_scores(knees["subject_id"].astype(str))
     outputs = ensemble.members[0].card.outputs
-    stacked: NDArray[np.float64] = np.full((*has_say.shape, len(outputs)), np.nan)
-    strangeness = np.zeros(has_say.shape)
-    for number, member in enumerate(ensemble.members):
-        rows = np.flatnonzero(has_say[number])
-        images = {"images": store.get(member.card.preprocessing)}
-        arrays = images | further_inputs(member, knees, clinical)
-        own = {name: values[rows] for name, values in arrays.items()}
-        answers = ask_member(member, own, device=device, views=ensemble.views)
-        stacked[number, rows] = answers.probabilities
-        strangeness[number, rows] = answers.strangeness
+    parts = [
+        _ask_members(
+            ensemble,
+            knees.iloc[rows],
+            None if clinical is None else clinical.iloc[rows],
+            has_say[:, rows],
+            device=device,
+        )
+        for rows in np.split(np.arange(len(knees)), range(_AT_ONCE, len(knees), _AT_ONCE))
+    ]
+    stacked = np.concatenate([part.probabilities for part in parts], axis=1)
+    strangeness = np.concatenate([part.strangeness for part in parts], axis=1)
+    framing = [each for part in parts for each in part.framing]
+    readable = np.concatenate([part.readable for part in parts])
     held_out_by = _held_out_by(has_say, [member.card.fold for member in ensemble.members])
     predictions = assemble(
         knees,
@@ -351,18 +356,60 @@ def predict_knees(
     predictions["seen_in_training"] = all_have_seen
     if any(fold is not None for fold in held_out_by):
         predictions["fold"] = pd.array(held_out_by, dtype="Int64")
-    predictions["framing"] = [framing and str(framing) for framing in store.framing]
+    predictions["framing"] = [each and str(each) for each in framing]
     strange = np.average(strangeness, axis=0, weights=has_say) > 1
     answered = {"kl_grade_pred", "kl_set", "framing", "kl_input"}
     predicted = {*outputs, *answered}
     predicted_columns = [name for name in predictions if name in predicted]
     for lost, status in (
         (strange, PredictionStatus.NOT_A_KNEE),
-        (~store.readable, PredictionStatus.UNREADABLE),
+        (~readable, PredictionStatus.UNREADABLE),
     ):
         predictions.loc[lost, predicted_columns] = pd.NA
         predictions.loc[lost, "status"] = str(status)
-    return predictions, store.rejects
+    return predictions, [reject for part in parts for reject in part.rejects]
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What the members say of some knees, whose images can go.
+
+    Attributes:
+        probabilities: Shape (members, n, outputs); NaN where a member has no say.
+        strangeness: Shape (members, n).
+        framing: How each image was framed; None where it could not be read.
+        readable: Whether every member could read it, (n,).
+        rejects: Why not.
+    """
+
+    probabilities: NDArray[np.float64]
+    strangeness: NDArray[np.float64]
+    framing: tuple[Framing | None, ...]
+    readable: NDArray[np.bool_]
+    rejects: list[Reject]
+
+
+def _ask_members(
+    ensemble: Ensemble,
+    knees: pd.DataFrame,
+    clinical: pd.DataFrame | None,
+    has_say: NDArray[np.bool_],
+    *,
+    device: str,
+) -> _Asked:
+    store = ImageStore(knees)
+    outputs = ensemble.members[0].card.outputs
+    stacked: NDArray[np.float64] = np.full((*has_say.shape, len(outputs)), np.nan)
+    strangeness = np.zeros(has_say.shape)
+    for number, member in enumerate(ensemble.members):
+        rows = np.flatnonzero(has_say[number])
+        images = {"images": store.get(member.card.preprocessing)}
+        arrays = images | further_inputs(member, knees, clinical)
+        own = {name: values[rows] for name, values in arrays.items()}
+        answers = ask_member(member, own, device=device, views=ensemble.views)
+        stacked[number, rows] = answers.probabilities
+        strangeness[number, rows] = answers.strangeness
+    return _Asked(stacked, strangeness, store.framing, store.readable, store.rejects)
 
 
 def _held_out_by(has_say: NDArray[np.bool_], folds: list[int | None]) -> list[int | None]:

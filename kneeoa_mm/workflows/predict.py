@@ -79,7 +79,9 @@ def predict(
     table = None if clinical is None else read_clinical(clinical)
     if _holds_knees(source):
         knees = read_knees(source, allow_ungrouped=True, grades_optional=True)
-        return _predict(knees, ensemble, table, out, device)
+        notes = _grades_by_folder(source, knees)
+        result = _predict(knees, ensemble, table, out, device)
+        return replace(result, notes=notes + result.notes)
     with tempfile.TemporaryDirectory(prefix="kneeoa-mm-") as folder:
         work = Path(folder) / "knees"
         key = out.with_suffix(".key")
@@ -116,6 +118,19 @@ def _holds_knees(source: Path) -> bool:
         return True
     is_image = any(path.suffix.lower() in IMAGE_SUFFIXES for path in source.rglob("*"))
     return is_image and not holds_dicom(source)
+
+
+def _grades_by_folder(source: Path, knees: pd.DataFrame) -> tuple[str, ...]:
+    """That the names of folders were read as grades, where they were."""
+    is_table = source.is_file() or (source / "knees.parquet").is_file()
+    if is_table or "kl_grade" not in knees:
+        return ()
+    grades = ", ".join(map(str, sorted(knees["kl_grade"].dropna().unique())))
+    return (
+        f"The names of the folders were read as KL grades ({grades}). If they are none, such as "
+        "visits 1/ and 2/, rename them: the table holds them as the truth, and a model that takes "
+        "the reading uses them.",
+    )
 
 
 def _predict(

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from kneeoa_mm import tables
 from kneeoa_mm.config import load_config
 from kneeoa_mm.errors import ConfigError, InputError, LeakError, OutputExistsError
-from kneeoa_mm.learning import training
+from kneeoa_mm.learning import inference, training
+from kneeoa_mm.learning.dataset import load_images
 from kneeoa_mm.learning.inference import load_ensemble, predict_knees
 from kneeoa_mm.learning.networks import KLNetwork
 from kneeoa_mm.learning.pretrain_kl import pretrain_kl
@@ -320,6 +321,26 @@ def test_each_knee_is_scored_by_members_that_never_saw_its_subject(study):
         reported.set_index("knee_id").sort_index()[columns],
         atol=1e-5,
     )
+
+
+def test_many_knees_are_read_a_few_at_a_time_and_graded_as_all_at_once(study, monkeypatch):
+    """One that is not there among them. The images of 100,000 knees would be 10 GB."""
+    ensemble, knees = load_ensemble(study / "kl"), read_knees(study / "knees").head(20)
+    knees.loc[knees.index[7], "image_path"] = str(study / "absent.png")
+    whole, rejects = predict_knees(ensemble, knees, device="cpu")
+    held = []
+
+    def count(some, contract):
+        held.append(len(some))
+        return load_images(some, contract)
+
+    monkeypatch.setattr(inference, "load_images", count)
+    monkeypatch.setattr(inference, "_AT_ONCE", 6)
+    again, rejects_again = predict_knees(ensemble, knees, device="cpu")
+    assert held == [6, 6, 6, 2]
+    pd.testing.assert_frame_equal(again, whole, atol=1e-6)
+    assert rejects_again == rejects
+    assert [reject.source for reject in rejects] == ["absent.png"]
 
 
 def test_an_encoder_that_saw_the_fold_is_refused(study, tmp_path):

@@ -369,3 +369,13 @@ def test_a_folder_without_grades_takes_them_from_the_clinical_table(shipped, tmp
     code, shown, _ = run("predict", tmp_path / "2024", "--overwrite")
     assert code == 0
     assert "Next: kneeoa-mm evaluate" not in shown, "there is no truth to judge by"
+
+
+@pytest.mark.parametrize(("folder", "is_grade"), [("2", True), ("second visit", False)])
+def test_folders_whose_names_were_read_as_grades_are_named(shipped, tmp_path, folder, is_grade):
+    """Visits 1/ and 2/ look like grades, and would stand in the table as the truth."""
+    picture(tmp_path / "knees" / folder / "9000001L.png")
+    code, shown, error = run("predict", tmp_path / "knees", "--out", tmp_path / "grades.csv")
+    assert code == 0, error
+    assert ("read as KL grades (2)" in " ".join(shown.split())) is is_grade
+    assert ("kl_grade" in pd.read_csv(tmp_path / "grades.csv")) is is_grade
