@@ -29,6 +29,17 @@ ESTIMANDS: Mapping[str, str] = {
     "Biometrics 59:36). It is the same as per knee where all persons have as many knees.",
 }
 """What the figures of each are of; all that is not called per person is per knee."""
+WITHIN_FOLDS = (
+    "AUROC and AUPRC count pairs of knees of one fold: each fold has a model of its own, and the "
+    "scores of two need not agree on a level (Forman and Scholz 2010, SIGKDD Explor 12:49)."
+)
+POOLED = "AUROC and AUPRC count pairs of all knees; no knee names a fold."
+
+
+def ranking_of(target: Target) -> str:
+    """Which pairs of knees are ranked."""
+    return POOLED if target.folds is None else WITHIN_FOLDS
+
 
 Estimates = dict[str, dict[str, Any]]
 """Metric to its estimate as JSON."""
@@ -58,10 +69,16 @@ def estimates_of(
             target.sets,
             weights,
             shares=shares,
+            blocks=target.folds,
         )
     else:
         found = binary_estimates(
-            target.truth, target.probability, weights, thresholds=thresholds, shares=shares
+            target.truth,
+            target.probability,
+            weights,
+            thresholds=thresholds,
+            shares=shares,
+            blocks=target.folds,
         )
     return {name: as_json(each) for name, each in found.items()}
 

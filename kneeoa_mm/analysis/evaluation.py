@@ -21,6 +21,7 @@ from kneeoa_mm.analysis.estimates import (
     named_by,
     per_grade,
     places_of,
+    ranking_of,
 )
 from kneeoa_mm.analysis.evaluation_figures import curves_of, draw
 from kneeoa_mm.analysis.evaluation_notes import notes_of
@@ -70,6 +71,7 @@ _SUBGROUP_COLUMNS = (
     "metric",
     *_ESTIMATE,
     "heterogeneity_p",
+    "heterogeneity_p_adjusted",
 )
 
 
@@ -146,6 +148,8 @@ def evaluate(
         "seed": seed,
     }
     settings = validate(EvaluateSettings, asked, where="evaluate")
+    named = plan is not None and plan.plan.thresholds
+    stated = "in the plan" if named else "with the command" if thresholds else "by default"
     predictions = table_in(predictions, PREDICTIONS_FILE)
     table = read_table(predictions, PREDICTIONS)
     targets, left_out = read_targets(table, settings.outcomes, where=predictions)
@@ -156,10 +160,11 @@ def evaluate(
     document: dict[str, Any] = {
         **{target.name: {} for target in targets},
         "estimands": dict(ESTIMANDS),
+        "ranking": {target.name: ranking_of(target) for target in targets},
         "confusion_matrix": {target.name: target.confusion().tolist() for target in targets},
         "counts": {target.name: target.counts() for target in targets},
         "left_out": left_out,
-        "provenance": _provenance(predictions, cohort, settings),
+        "provenance": _provenance(predictions, cohort, settings, stated=stated),
     }
     with open_run(out, config_yaml=settings.to_yaml(), overwrite=overwrite) as run:
         document |= _figures(targets, factors, settings)
@@ -210,7 +215,7 @@ def _factors(table: pd.DataFrame, cohort: Path | None) -> pd.DataFrame:
 
 
 def _provenance(
-    predictions: Path, cohort: Path | None, settings: EvaluateSettings
+    predictions: Path, cohort: Path | None, settings: EvaluateSettings, *, stated: str
 ) -> dict[str, Any]:
     cohort_file = cohort and table_in(cohort, "cohort.parquet")
     return {
@@ -219,6 +224,8 @@ def _provenance(
         "cohort_sha256": cohort_file and sha256_of(cohort_file),
         "n_boot": settings.n_boot,
         "seed": settings.seed,
+        "thresholds": list(settings.thresholds),
+        "thresholds_stated": stated,
         "intervals": "95 %, percentiles of a bootstrap that draws persons",
     }
 
@@ -298,6 +305,7 @@ def _subgroup_rows(document: Mapping[str, Any], targets: Sequence[Target]) -> li
             "metric": metric,
             **found[metric],
             "heterogeneity_p": factor["heterogeneity"][metric]["p_value"],
+            "heterogeneity_p_adjusted": factor["heterogeneity"][metric].get("adjusted_p_value"),
             EXPLORATORY: factor.get(EXPLORATORY),
         }
         for target in targets

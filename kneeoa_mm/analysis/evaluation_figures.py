@@ -116,10 +116,20 @@ def _curves(target: Target) -> dict[str, Scored]:
     if len(np.unique(target.truth)) < 2:
         return {}
     if target.name != KL:
-        return {_title(target): Scored(target.truth, target.probability)}
-    return {
+        scored = Scored(target.truth, target.probability, target.folds)
+        return {_title(target): scored} if _has_pairs(scored) else {}
+    each = {
         f"KL {grade}": Scored(
-            (target.truth == grade).astype(np.int64), target.probability[:, grade]
+            (target.truth == grade).astype(np.int64), target.probability[:, grade], target.folds
         )
         for grade in np.unique(target.truth)
     }
+    return {name: scored for name, scored in each.items() if _has_pairs(scored)}
+
+
+def _has_pairs(scored: Scored) -> bool:
+    """Whether any fold has both classes."""
+    blocks = scored.blocks
+    if blocks is None:
+        return True
+    return any(len(np.unique(scored.event[blocks == block])) > 1 for block in np.unique(blocks))

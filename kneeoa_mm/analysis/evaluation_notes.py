@@ -80,8 +80,9 @@ def _of_subgroups(subgroups: Mapping[str, Any]) -> list[str]:
     if not tests:
         return []
     return [
-        f"{tests} tests of subgroups, not adjusted for their number: by chance alone about one in "
-        "twenty has a P below 0.05."
+        f"{tests} tests of subgroups: by chance alone about one in twenty has a P below 0.05. That "
+        "of the first metric is also given adjusted for the number of factors (Holm 1979); the "
+        "others are not adjusted."
     ]
 
 

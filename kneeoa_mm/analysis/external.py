@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from kneeoa_mm.errors import InputError, LeakError
 from kneeoa_mm.metrics import (
     Resampled,
     auroc,
-    auroc_within,
     bootstrap_weights,
     brier,
     calibration_in_the_large,
@@ -34,7 +33,7 @@ from kneeoa_mm.metrics import (
     scaled_brier,
 )
 from kneeoa_mm.model_folder import ModelCard, member_folders, read_model
-from kneeoa_mm.records import KL_CLASSES, OSTEOARTHRITIS, UNKNOWN, KneeKey
+from kneeoa_mm.records import KL_CLASSES, UNKNOWN, KneeKey
 from kneeoa_mm.tables import FOLDS, PREDICTIONS, PREDICTIONS_FILE, read_table
 
 FOLDS_FILE = "folds.parquet"
@@ -163,9 +162,7 @@ def external_validation(
         },
         "overlap": {"persons": 0, "how": _PSEUDONYMS},
         "targets": {
-            target.name: _changes(
-                own.get(target.name), target, development.folds, n_boot=n_boot, seed=seed
-            )
+            target.name: _changes(own.get(target.name), target, n_boot=n_boot, seed=seed)
             for target in targets
             if len(target.truth)
         },
@@ -179,14 +176,23 @@ def _own_targets(development: Development) -> dict[str, Target]:
         own, _ = read_targets(development.predictions, None, where=development.run)
     except InputError:
         return {}  # a run without truth has nothing to compare with
-    return {target.name: target for target in own if len(target.truth)}
+    return {
+        target.name: _with_folds(target, development.folds) for target in own if len(target.truth)
+    }
 
 
-def _changes(
-    own: Target | None, target: Target, folds: pd.Series | None, *, n_boot: int, seed: int
-) -> dict[str, Any]:
+def _with_folds(target: Target, folds: pd.Series | None) -> Target:
+    """Fold of each knee where its own table does not say it, but the run does."""
+    if folds is None or target.folds is not None:
+        return target
+    # whoever is in no fold was held out from all of them, and ranked by all models together
+    fold = pd.Series(target.persons).map(folds).fillna(-1)
+    return replace(target, folds=fold.to_numpy(np.int64))
+
+
+def _changes(own: Target | None, target: Target, *, n_boot: int, seed: int) -> dict[str, Any]:
     # two cohorts are two samples: their draws are independent
-    there = None if own is None else _performance(own, n_boot, seed + 1, folds)
+    there = None if own is None else _performance(own, n_boot, seed + 1)
     here = _performance(target, n_boot, seed)
     return {
         "case_mix": {
@@ -236,10 +242,8 @@ def _membership(own: Target, target: Target, *, n_boot: int, seed: int) -> Any:
     return estimate(auroc, belongs, np.concatenate([score_of(own), score_of(target)]), weights)
 
 
-def _performance(
-    target: Target, n_boot: int, seed: int, folds: pd.Series | None = None
-) -> dict[str, Resampled]:
-    """Metrics of a target; with folds of subjects its AUROC is within them.
+def _performance(target: Target, n_boot: int, seed: int) -> dict[str, Resampled]:
+    """Metrics of a target; where knees have a fold its AUROC is within them.
 
     Each fold has a model of its own, and models need not agree on a level: pooled, knees would be
     ranked by whose they are, which no model that judges another cohort ever suffers from.
@@ -248,24 +252,10 @@ def _performance(
     judged = dict(metrics_of(target))
     if target.name != KL:
         judged |= {name: (metric, target.probability) for name, metric in _LEVEL.items()}
-    found = {
+    return {
         name: resample(metric, target.truth, prediction, weights)
         for name, (metric, prediction) in judged.items()
     }
-    if folds is not None:
-        # whoever is in no fold was held out from all of them, and ranked by all models together
-        fold = pd.Series(target.persons).map(folds).fillna(-1).to_numpy(np.int64)
-        name, event, risk = _ranked(target)
-        found[name] = resample(auroc_within(fold), event, risk, weights)
-    return found
-
-
-def _ranked(target: Target) -> tuple[str, NDArray[np.int64], NDArray[np.float64]]:
-    """Name of the AUROC of a target, and the events and risks that it is of."""
-    if target.name != KL:
-        return "auroc", target.truth, target.probability
-    diseased = (target.truth >= OSTEOARTHRITIS).astype(np.int64)
-    return "auroc_kl2", diseased, target.probability[:, OSTEOARTHRITIS:].sum(axis=1)
 
 
 def _recalibration(target: Target, *, n_boot: int, seed: int) -> dict[str, Any]:

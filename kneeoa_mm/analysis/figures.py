@@ -12,15 +12,19 @@ from numpy.typing import NDArray
 from sklearn import metrics as sk
 
 from kneeoa_mm.analysis.figure_style import CATEGORICAL, INK, MUTED, colours_of, styled
-from kneeoa_mm.metrics import Z_95
+from kneeoa_mm.metrics import Z_95, auprc, auprc_within, auroc_within, mean_roc
 from kneeoa_mm.records import Estimate
 
 
 class Scored(NamedTuple):
-    """Events coded 0 and 1 and the probability that was given to each, both (n,)."""
+    """Events coded 0 and 1 and the probability that was given to each, both (n,).
+
+    ``blocks`` names the fold of each, within which knees are ranked; None ranks all together.
+    """
 
     event: NDArray[np.int64]
     probability: NDArray[np.float64]
+    blocks: NDArray[np.int64] | None = None
 
 
 @styled
@@ -59,12 +63,16 @@ def confusion_matrix(counts: NDArray[np.int64], labels: Sequence[str], *, title:
 
 @styled
 def roc(curves: Mapping[str, Scored], *, title: str) -> Figure:
-    """Receiver operating characteristic of each curve; each has events and non-events."""
+    """Receiver operating characteristic of each curve; each has events and non-events.
+
+    Within folds it is the mean of their curves, weighted by pairs.
+    """
     figure, axes = _unit_square(title, "1 - specificity", "Sensitivity")
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
     for (name, scored), colour in _coloured(curves):
-        false_positive, true_positive, _ = sk.roc_curve(scored.event, scored.probability)
-        area = sk.roc_auc_score(scored.event, scored.probability)
+        blocks = np.zeros(len(scored.event), int) if scored.blocks is None else scored.blocks
+        false_positive, true_positive = mean_roc(scored.event, scored.probability, blocks)
+        area = auroc_within(blocks)(scored.event, scored.probability)
         axes.plot(false_positive, true_positive, color=colour, label=f"{name}   {area:.3f}")
     axes.legend(loc="lower right", title="AUROC", alignment="right")
     return figure
@@ -72,11 +80,15 @@ def roc(curves: Mapping[str, Scored], *, title: str) -> Figure:
 
 @styled
 def precision_recall(curves: Mapping[str, Scored], *, title: str) -> Figure:
-    """Precision against recall; the short line at the right is each curve's prevalence."""
+    """Precision against recall; the short line at the right is each curve's prevalence.
+
+    The curve is of all knees. The average precision is that within folds where knees have one.
+    """
     figure, axes = _unit_square(title, "Recall (sensitivity)", "Precision")
     for (name, scored), colour in _coloured(curves):
         precision, recall, _ = sk.precision_recall_curve(scored.event, scored.probability)
-        area = sk.average_precision_score(scored.event, scored.probability)
+        metric = auprc if scored.blocks is None else auprc_within(scored.blocks)
+        area = metric(scored.event, scored.probability)
         prevalence = float(np.mean(scored.event))
         axes.step(recall, precision, where="post", color=colour, label=f"{name}   {area:.3f}")
         axes.plot([0.93, 1], [prevalence] * 2, color=colour, linewidth=1, linestyle=(0, (2, 1)))
@@ -145,7 +157,7 @@ def reliability_bins(
     Source:
         Franco et al. 2019, J Surv Stat Methodol 7:334, for limits by the effective sample size.
     """
-    event, probability = scored
+    event, probability = scored.event, scored.probability
     # ten knees a bin at least, else the curve is noise
     wanted = max(1, min(n_bins, len(event) // 10))
     inner = np.arange(1, wanted) / wanted

@@ -5,7 +5,7 @@ Bands are fixed before anybody looks, and a knee whose factor is not known is in
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Number
@@ -15,20 +15,25 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
+from scipy.special import logit
 
 from kneeoa_mm.analysis.covariates import label_of
 from kneeoa_mm.analysis.results import as_json
 from kneeoa_mm.analysis.targets import KL, Target
 from kneeoa_mm.metrics import (
+    FEW_PERSONS,
     GRADE_METRICS,
-    GRADE_PROBABILITY_METRICS,
+    MIN_DEFINED,
     Metric,
     Resampled,
     UndefinedMetricError,
     auroc,
+    auroc_within,
     brier,
     calibration_in_the_large,
+    grade_ranking,
     heterogeneity,
+    holm,
     resample,
 )
 from kneeoa_mm.records import OSTEOARTHRITIS
@@ -64,6 +69,7 @@ MISSING = "missing"
 MIN_PERSONS = 10
 """Fewer have no figures: intervals would say nothing, and the table could name a person."""
 _MAX_LEVELS = 12
+_AREAS = frozenset({"auroc", "auroc_kl2"})
 
 Judged = Mapping[str, tuple[Metric, Any]]
 """Name to metric, and to what it wants beside the truth."""
@@ -175,21 +181,23 @@ def subgroups_of(
                 | {metric: as_json(each.estimate()) for metric, each in metrics.items()}
                 for level, metrics in found.items()
             },
-            "heterogeneity": _tests(found),
+            "heterogeneity": _tests(found, target, factor),
         }
+    _adjust(document, next(iter(metrics_of(target))))
     return document
 
 
 def metrics_of(target: Target) -> Judged:
-    """What is judged in a subgroup: ranking, distance and level."""
+    """What is judged in a subgroup: ranking, within folds where knees have one; distance; level."""
     if target.name == KL:
         return {
             "accuracy": (GRADE_METRICS["accuracy"], target.predicted),
             "qwk": (GRADE_METRICS["qwk"], target.predicted),
-            "auroc_kl2": (GRADE_PROBABILITY_METRICS["auroc_kl2"], target.probability),
+            "auroc_kl2": (grade_ranking(target.folds)["auroc_kl2"], target.probability),
         }
+    ranks = auroc if target.folds is None else auroc_within(target.folds)
     return {
-        "auroc": (auroc, target.probability),
+        "auroc": (ranks, target.probability),
         "brier": (brier, target.probability),
         "calibration_in_the_large": (calibration_in_the_large, target.probability),
     }
@@ -198,13 +206,14 @@ def metrics_of(target: Target) -> Judged:
 def _resampled(
     target: Target, rows: NDArray[np.bool_], weights: NDArray[Any], min_persons: int
 ) -> dict[str, Resampled]:
-    if len(np.unique(target.persons[rows])) < min_persons:
+    part = target.subset(rows)
+    if len(np.unique(part.persons)) < min_persons:
         reason = f"fewer than {min_persons} persons"
         nothing = Resampled(None, np.empty(0), int(rows.sum()), reason)
-        return dict.fromkeys(metrics_of(target), nothing)
+        return dict.fromkeys(metrics_of(part), nothing)
     return {
-        name: resample(metric, target.truth[rows], prediction[rows], weights[rows])
-        for name, (metric, prediction) in metrics_of(target).items()
+        name: resample(metric, part.truth, prediction, weights[rows])
+        for name, (metric, prediction) in metrics_of(part).items()
     }
 
 
@@ -218,14 +227,25 @@ def counts_of(target: Target, rows: NDArray[np.bool_]) -> dict[str, int]:
     }
 
 
-def _tests(found: Mapping[str, Mapping[str, Resampled]]) -> dict[str, Any]:
+def _tests(
+    found: Mapping[str, Mapping[str, Resampled]], target: Target, factor: Factor
+) -> dict[str, Any]:
     """A test for each metric that its levels differ; knees without the factor take no part."""
     names = next(iter(found.values()), {})
     known = {level: metrics for level, metrics in found.items() if level != MISSING}
-    return {name: _test({level: each[name] for level, each in known.items()}) for name in names}
+
+    def persons_in(levels: Sequence[str]) -> int:
+        return len(np.unique(target.persons[np.isin(factor.levels, levels)]))
+
+    return {
+        name: _test({level: each[name] for level, each in known.items()}, name, persons_in)
+        for name in names
+    }
 
 
-def _test(levels: Mapping[str, Resampled]) -> dict[str, Any]:
+def _test(
+    levels: Mapping[str, Resampled], metric: str, persons_in: Callable[[Sequence[str]], int]
+) -> dict[str, Any]:
     usable = {name: each for name, each in levels.items() if _varies(each)}
     document: dict[str, Any] = {
         "statistic": None,
@@ -236,15 +256,32 @@ def _test(levels: Mapping[str, Resampled]) -> dict[str, Any]:
     }
     try:
         if len(usable) < 2:
-            raise UndefinedMetricError("fewer than two levels have an estimate with an interval")
-        values = np.array([each.value for each in usable.values()])
-        draws = np.stack([each.draws for each in usable.values()])
-        complete = draws[:, ~np.isnan(draws).any(axis=0)]
-        test = heterogeneity(values, np.cov(complete))
+            raise UndefinedMetricError(
+                f"fewer than two levels have an estimate with an interval and {FEW_PERSONS} "
+                "persons of each class"
+            )
+        # near 1 an area cannot vary evenly to both sides
+        scale = logit if metric in _AREAS else np.asarray
+        values = scale(np.array([each.value for each in usable.values()]))
+        draws = scale(np.stack([each.draws for each in usable.values()]))
+        complete = draws[:, np.isfinite(draws).all(axis=0)]
+        if complete.shape[1] < MIN_DEFINED * draws.shape[1] or not np.isfinite(values).all():
+            raise UndefinedMetricError("too few draws of persons define all levels")
+        residual = persons_in(list(usable)) - len(usable)
+        test = heterogeneity(values, np.cov(complete), residual_df=residual)
     except UndefinedMetricError as error:
         return document | {"reason": str(error)}
     return document | test._asdict()
 
 
 def _varies(each: Resampled) -> bool:
-    return each.has_interval and bool(np.nanstd(each.draws) > 0)
+    return each.has_interval and each.note is None and bool(np.nanstd(each.draws) > 0)
+
+
+def _adjust(document: Mapping[str, Any], primary: str) -> None:
+    """Add, in place, P values of the first metric that are adjusted for the number of factors."""
+    tests = {name: factor["heterogeneity"].get(primary) for name, factor in document.items()}
+    known = {name: test for name, test in tests.items() if test and test["p_value"] is not None}
+    adjusted = holm({name: test["p_value"] for name, test in known.items()})
+    for name, test in known.items():
+        test["adjusted_p_value"] = adjusted[name]

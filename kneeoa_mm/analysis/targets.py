@@ -7,7 +7,7 @@ never seen its person.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,8 @@ class Target:
         persons: What intervals cluster on, shape (n,).
         left_out: Reason to number of knees.
         sets: Whether each grade belongs to ``kl_set``, shape (n, 5); None without that column.
+        folds: Fold whose models alone scored each knee, -1 where models of several did, shape (n,);
+            None where no knee has one. Knees are ranked within folds, for each has its own model.
     """
 
     name: str
@@ -47,6 +49,20 @@ class Target:
     persons: NDArray[np.str_]
     left_out: dict[str, int]
     sets: NDArray[np.bool_] | None = None
+    folds: NDArray[np.int64] | None = None
+
+    def subset(self, rows: NDArray[np.bool_]) -> Target:
+        """The same of some knees, (n,)."""
+        return replace(
+            self,
+            truth=self.truth[rows],
+            predicted=self.predicted[rows],
+            probability=self.probability[rows],
+            knee_ids=self.knee_ids[rows],
+            persons=self.persons[rows],
+            sets=None if self.sets is None else self.sets[rows],
+            folds=None if self.folds is None else self.folds[rows],
+        )
 
     @property
     def labels(self) -> list[str]:
@@ -146,6 +162,7 @@ def _kl_target(usable: pd.DataFrame, where: object) -> Target:
         persons_of(judged["subject_id"], judged["knee_id"]),
         left_out,
         _sets(judged["kl_set"]) if "kl_set" in judged else None,
+        _folds(judged),
     )
 
 
@@ -167,7 +184,14 @@ def _outcome_target(usable: pd.DataFrame, outcome: Outcome) -> Target:
         judged["knee_id"].to_numpy(str),
         persons_of(judged["subject_id"], judged["knee_id"]),
         left_out,
+        folds=_folds(judged),
     )
+
+
+def _folds(judged: pd.DataFrame) -> NDArray[np.int64] | None:
+    if "fold" not in judged or judged["fold"].isna().all():
+        return None
+    return judged["fold"].fillna(-1).to_numpy(np.int64)
 
 
 def _judged(

@@ -18,16 +18,18 @@ from kneeoa_mm.metrics.grades import (
     auroc_kl2,
     coverage,
     ece,
+    grade_ranking,
     kl_brier,
     mae,
     of_one_grade,
     qwk,
     set_size,
 )
-from kneeoa_mm.metrics.heterogeneity import Heterogeneity, heterogeneity
+from kneeoa_mm.metrics.heterogeneity import Heterogeneity, heterogeneity, holm
 from kneeoa_mm.metrics.intervals import (
     CI_PERCENTILES,
     FEW_PERSONS,
+    MIN_DEFINED,
     ONE_PERSON,
     Z_95,
     Resampled,
@@ -67,6 +69,7 @@ __all__ = [
     "FEW_PERSONS",
     "GRADE_METRICS",
     "GRADE_PROBABILITY_METRICS",
+    "MIN_DEFINED",
     "OF_ONE_GRADE",
     "ONE_PERSON",
     "SET_METRICS",
@@ -93,7 +96,9 @@ __all__ = [
     "decision_curves",
     "ece",
     "estimate",
+    "grade_ranking",
     "heterogeneity",
+    "holm",
     "kl_brier",
     "kl_estimates",
     "mae",

@@ -17,8 +17,8 @@ from kneeoa_mm.metrics.metric import (
     metric,
     ratio,
 )
-from kneeoa_mm.metrics.ranking import Ranking
-from kneeoa_mm.metrics.risks import auroc
+from kneeoa_mm.metrics.risks import auprc, auroc
+from kneeoa_mm.metrics.within import Blocks, auprc_within, auroc_within
 from kneeoa_mm.records import OSTEOARTHRITIS, KLGrade
 
 _GRADES = np.arange(len(KLGrade))
@@ -129,14 +129,17 @@ OF_ONE_GRADE = tuple(_OF_ONE_GRADE)
 """Names of the metrics of one grade."""
 
 
-def _one_against_rest(score: Callable[[Ranking, Array], tuple[Array, Array]], text: str) -> Metric:
-    """Mean over the grades that the truth contains of a quotient of each grade's ranking."""
+def _one_against_rest(area: Metric, text: str) -> Metric:
+    """Mean over the grades that the truth contains of an area of each against the rest."""
 
     def prepare(truth: Labels, probabilities: Array) -> Weighed:
-        rankings = [Ranking(truth == grade, probabilities[:, grade]) for grade in np.unique(truth)]
+        of_grades = [
+            area.prepare((truth == grade).astype(np.int64), probabilities[:, grade])
+            for grade in np.unique(truth)
+        ]
 
         def weighed(weights: Array) -> Array:
-            scores = np.stack([ratio(*score(ranking, weights)) for ranking in rankings])
+            scores = np.stack([of_grade(weights) for of_grade in of_grades])
             found = ~np.isnan(scores)
             mean = ratio(np.where(found, scores, 0).sum(axis=0), found.sum(axis=0))
             return np.where(found.sum(axis=0) > 1, mean, np.nan)
@@ -154,11 +157,35 @@ def kl_brier(truth: Labels, probabilities: Array) -> Weighed:
     return mean_of(np.sum((probabilities - target) ** 2, axis=1))
 
 
-@metric(undefined="only one class in the truth")
-def auroc_kl2(truth: Labels, probabilities: Array) -> Weighed:
+def _kl2(area: Metric) -> Metric:
     """Area under the ROC curve for osteoarthritis, KL 2 or more, by the probability of that."""
-    diseased = (truth >= OSTEOARTHRITIS).astype(np.int64)
-    return auroc.prepare(diseased, probabilities[:, OSTEOARTHRITIS:].sum(axis=1))
+
+    def prepare(truth: Labels, probabilities: Array) -> Weighed:
+        diseased = (truth >= OSTEOARTHRITIS).astype(np.int64)
+        return area.prepare(diseased, probabilities[:, OSTEOARTHRITIS:].sum(axis=1))
+
+    prepare.__doc__ = _kl2.__doc__
+    return Metric(prepare, "only one class in the truth")
+
+
+auroc_kl2 = _kl2(auroc)
+
+
+def grade_ranking(blocks: Blocks | None = None) -> dict[str, Metric]:
+    """How well probabilities of grades rank knees: of one grade against the rest, and of KL 2.
+
+    Args:
+        blocks: Block of each row, such as its fold, (n,); only rows of one block are held against
+            each other. None for all together.
+    """
+    area, precision = auroc, auprc
+    if blocks is not None:
+        area, precision = auroc_within(blocks), auprc_within(blocks)
+    return {
+        "auroc": _one_against_rest(area, "Mean AUROC, grade against rest."),
+        "auprc": _one_against_rest(precision, "Mean AUPRC, grade against rest."),
+        "auroc_kl2": _kl2(area),
+    }
 
 
 @metric()
@@ -178,9 +205,7 @@ def ece(truth: Labels, probabilities: Array) -> Weighed:
 
 
 GRADE_PROBABILITY_METRICS: Mapping[str, Metric] = {
-    "auroc": _one_against_rest(Ranking.concordant_and_pairs, "Mean AUROC, grade against rest."),
-    "auprc": _one_against_rest(Ranking.precision_and_events, "Mean AUPRC, grade against rest."),
-    "auroc_kl2": auroc_kl2,
+    **grade_ranking(),
     "brier": kl_brier,
     "ece": ece,
 }

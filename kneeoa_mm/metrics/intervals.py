@@ -15,9 +15,15 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
 from kneeoa_mm.metrics.calibration import calibration_in_the_large, calibration_slope
-from kneeoa_mm.metrics.grades import GRADE_METRICS, GRADE_PROBABILITY_METRICS, SET_METRICS
+from kneeoa_mm.metrics.grades import (
+    GRADE_METRICS,
+    GRADE_PROBABILITY_METRICS,
+    SET_METRICS,
+    grade_ranking,
+)
 from kneeoa_mm.metrics.metric import Array, Labels, Metric, UndefinedMetricError
 from kneeoa_mm.metrics.risks import BINARY_METRICS, prevalence, scaled_brier, threshold_metrics
+from kneeoa_mm.metrics.within import Blocks, auprc_within, auroc_within, prevalence_within
 from kneeoa_mm.records import UNKNOWN, Estimate
 
 CI_PERCENTILES = (2.5, 97.5)
@@ -262,6 +268,7 @@ def kl_estimates(
     weights: ArrayLike,
     *,
     shares: Array | None = None,
+    blocks: Blocks | None = None,
 ) -> dict[str, Estimate]:
     """All metrics of a grader.
 
@@ -272,10 +279,12 @@ def kl_estimates(
         sets: Whether each grade belongs to the knee's set, shape (n, 5); None without sets.
         weights: Of ``bootstrap_weights``, (n, draws).
         shares: As in ``resample``.
+        blocks: Fold of each row, (n,), where each has a model of its own: knees are ranked within
+            it. None ranks all together.
     """
     judged: list[tuple[Mapping[str, Metric], Any]] = [
         (GRADE_METRICS, predicted),
-        (GRADE_PROBABILITY_METRICS, probabilities),
+        ({**GRADE_PROBABILITY_METRICS, **grade_ranking(blocks)}, probabilities),
         *([] if sets is None else [(SET_METRICS, sets)]),
     ]
     return {
@@ -294,6 +303,7 @@ def binary_estimates(
     *,
     thresholds: tuple[float, ...] = (),
     shares: Array | None = None,
+    blocks: Blocks | None = None,
 ) -> dict[str, Estimate]:
     """All metrics of a binary risk.
 
@@ -303,6 +313,7 @@ def binary_estimates(
         weights: Of ``bootstrap_weights``, (n, draws).
         thresholds: Risks, stated beforehand, at which decisions are judged.
         shares: As in ``resample``.
+        blocks: As in ``kl_estimates``.
     """
     found: Mapping[str, Metric] = {
         **BINARY_METRICS,
@@ -312,6 +323,13 @@ def binary_estimates(
         "calibration_slope": calibration_slope,
         **threshold_metrics(thresholds),
     }
+    if blocks is not None:
+        found = {
+            **found,
+            "auroc": auroc_within(blocks),
+            "auprc": auprc_within(blocks),
+            "auprc_baseline": prevalence_within(blocks),
+        }
     return {
         name: estimate(metric, truth, probability, weights, shares=shares)
         for name, metric in found.items()

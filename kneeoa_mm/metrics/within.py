@@ -44,12 +44,15 @@ def auprc_within(blocks: Blocks) -> Metric:
     Args:
         blocks: Block of each row, (n,), such as its fold.
     """
-    return _summed(
-        blocks,
-        Ranking.precision_and_events,
-        "Average precision within blocks.",
-        "no events in the truth",
-    )
+    summed = _summed(blocks, Ranking.precision_and_events, "", "")
+
+    def prepare(truth: Labels, prediction: Array) -> Weighed:
+        """Average precision within blocks."""
+        found = summed.prepare(truth, prediction)
+        # without non-events there is nothing to tell events from
+        return lambda weights: np.where((1 - truth) @ weights > 0, found(weights), np.nan)
+
+    return Metric(prepare, "no events beside non-events")
 
 
 def prevalence_within(blocks: Blocks) -> Metric:

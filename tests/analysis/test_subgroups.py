@@ -7,10 +7,12 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binom
 from sklearn.metrics import roc_auc_score
 
 from kneeoa_mm.analysis.evaluation import evaluate
-from kneeoa_mm.analysis.subgroups import BANDS, factor_of
+from kneeoa_mm.analysis.subgroups import BANDS, factor_of, subgroups_of
+from kneeoa_mm.analysis.targets import Target
 
 OPTIONS = {"n_boot": 60, "overwrite": True}
 
@@ -151,3 +153,72 @@ def test_the_table_of_subgroups_has_a_row_a_level_and_metric(judge, table, tmp_p
         "calibration_in_the_large",
     }
     assert women["heterogeneity_p"].notna().all()
+
+
+def _auroc_of_four_sites(seed: int):
+    """A target without any difference between sites, of knees that are alike within persons."""
+    generator = np.random.default_rng(seed)
+    n = 240
+    site = np.repeat(generator.integers(0, 4, n).astype(str), 2)
+    event = (generator.random(2 * n) < 0.12).astype(np.int64)
+    alike = np.repeat(generator.normal(size=n), 2)
+    score = 1.2 * event + np.sqrt(0.6) * alike + np.sqrt(0.4) * generator.normal(size=2 * n)
+    persons = np.repeat(np.arange(n).astype(str), 2)
+    knees = np.arange(2 * n).astype(str)
+    risk = 1 / (1 + np.exp(-score))
+    target = Target("jsl_48m", event, event, risk, knees, persons, {})
+    return target, pd.DataFrame({"site": site}, index=knees)
+
+
+def test_the_test_of_aurocs_rejects_no_more_often_than_it_says():
+    """Simulation without a difference: at most 5 % of 200 studies have a P below 0.05.
+
+    With chi-squared on the areas themselves, and sites of any size, it were one in ten.
+    """
+    rejected = tested = 0
+    for seed in range(200):
+        target, table = _auroc_of_four_sites(seed)
+        weights = target.draws(n_boot=150, seed=seed)
+        options = {"factors": ("site",), "bands": {}, "min_persons": 10}
+        found = subgroups_of(target, table, weights, **options)["site"]["heterogeneity"]["auroc"]
+        if found["p_value"] is not None:
+            tested += 1
+            rejected += found["p_value"] < 0.05
+    assert tested > 190
+    assert rejected <= binom.ppf(0.999, tested, 0.05)
+
+
+def test_a_level_with_events_of_few_persons_takes_no_part_in_the_test(judge, table):
+    rare = table["sex"].eq("M") & table["jsl_48m"].eq(1)
+    few = table.assign(jsl_48m=table["jsl_48m"].mask(rare & (rare.cumsum() > 7), 0))
+    sex = judge(few)["subgroups"]["jsl_48m"]["sex"]
+    assert "persons have a knee with the event" in sex["levels"]["M"]["auroc"]["note"]
+    assert sex["heterogeneity"]["auroc"]["p_value"] is None
+    assert "10 persons of each class" in sex["heterogeneity"]["auroc"]["reason"]
+
+
+def test_p_values_of_the_first_metric_are_adjusted_for_the_number_of_factors(judge, table):
+    """Oracle: of two factors, twice the smaller P, and the larger or that (Holm 1979)."""
+    factors = judge(table, subgroups=("sex", "age_years"))["subgroups"]["jsl_48m"]
+    raw = {
+        name: factors[name]["heterogeneity"]["auroc"]["p_value"] for name in ("sex", "age_years")
+    }
+    low, high = sorted(raw, key=raw.get)
+    adjusted = {n: factors[n]["heterogeneity"]["auroc"]["adjusted_p_value"] for n in raw}
+    assert adjusted[low] == pytest.approx(min(1, 2 * raw[low]))
+    assert adjusted[high] == pytest.approx(max(raw[high], min(1, 2 * raw[low])))
+    assert "adjusted_p_value" not in factors["sex"]["heterogeneity"]["brier"]
+
+
+def test_knees_of_a_level_are_ranked_within_their_fold(judge, table):
+    """Oracle: scikit-learn's areas of each fold of the level, weighted by their pairs."""
+    fold = table.groupby("subject_id").ngroup() % 3
+    moved = table.assign(fold=fold, jsl_48m_prob=(table["jsl_48m_prob"] + fold) / 4)
+    found = judge(moved)["subgroups"]["jsl_48m"]["sex"]["levels"]["F"]["auroc"]["value"]
+    rows = moved[moved["sex"] == "F"].astype({"jsl_48m": int})
+    areas, pairs = [], []
+    for _, part in rows.groupby("fold"):
+        events = part["jsl_48m"].sum()
+        areas.append(roc_auc_score(part["jsl_48m"], part["jsl_48m_prob"]))
+        pairs.append(events * (len(part) - events))
+    assert found == pytest.approx(np.average(areas, weights=pairs))

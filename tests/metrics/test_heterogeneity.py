@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom, norm
+from scipy.stats import binom, norm, t
 
 from kneeoa_mm import metrics
 
@@ -51,6 +53,25 @@ def test_the_order_of_subgroups_does_not_matter(seed):
 def test_what_cannot_be_tested_says_why(values, covariance, why):
     with pytest.raises(metrics.UndefinedMetricError, match=why):
         metrics.heterogeneity(np.array(values), np.array(covariance))
+
+
+def test_with_few_persons_two_estimates_are_compared_by_t():
+    """Oracle: the square of t on as many degrees of freedom is F, here scipy's t."""
+    found = metrics.heterogeneity(np.array([0.7, 0.1]), np.diag([0.04, 0.05]), residual_df=18)
+    assert found.p_value == pytest.approx(2 * t.sf(0.6 / 0.3, 18))
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
+def test_holm_rejects_what_every_set_of_hypotheses_that_holds_it_rejects(p_values):
+    """Oracle: the closed test of Bonferroni (Marcus et al. 1976, Biometrika 63:655), set by set."""
+    named = {str(k): p for k, p in enumerate(p_values)}
+
+    def closed(name):
+        others = [each for each in named if each != name]
+        sets = [(name, *rest) for k in range(len(named)) for rest in combinations(others, k)]
+        return min(1, max(len(each) * min(named[n] for n in each) for each in sets))
+
+    assert metrics.holm(named) == pytest.approx({name: closed(name) for name in named})
 
 
 def test_it_rejects_as_often_as_it_says_where_a_person_has_a_knee_in_both_subgroups():

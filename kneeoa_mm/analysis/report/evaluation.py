@@ -42,7 +42,7 @@ def evaluation_section(run: Run) -> Section:
     for target in targets:
         _add_target(section, run, document, target)
     add_subgroups(section, run, document)
-    add_external(section, run, document)
+    add_external(section, document)
     add_plan(section, document, METRICS_FILE)
     _tell(section, document, targets)
     return section
@@ -53,7 +53,8 @@ def _add_target(section: Section, run: Run, document: Mapping[str, Any], target:
     new = {name for name, e in document[target].items() if e.get("exploratory")}
     section.headline += _headline(target, estimates)
     size = _size(document, target)
-    caption = f"{title_of(target)}, by knee. {size}"
+    ranking = document.get("ranking", {}).get(target, "")
+    caption = f"{title_of(target)}, by knee. {size} {ranking}".strip()
     section.tables.append(_metric_table(caption, estimates, new))
     if persons := document.get("per_person", {}).get(target):
         said = document.get("estimands", {}).get("per_person", "each person weighs the same")
@@ -139,7 +140,8 @@ def _figure_captions(target: str) -> dict[str, str]:
         }
     return {
         "roc": f"{title}: receiver operating characteristic.",
-        "precision_recall": f"{title}: precision and recall; the dash marks the prevalence.",
+        "precision_recall": f"{title}: precision and recall of all knees; the dash marks the "
+        "prevalence.",
         "calibration": f"{title}: observed share of events by predicted probability, in bins of "
         "about equal counts, with Wilson intervals that count persons.",
         "decision_curve": f"{title}: net benefit of treating by the model, beside treating all and "
@@ -163,6 +165,7 @@ def _tell(section: Section, document: Mapping[str, Any], targets: list[str]) -> 
         f"Performance was judged on {_size(document, target)[:-1]} ({title_of(target)})."
         for target in targets
     ]
+    section.methods += list(dict.fromkeys(document.get("ranking", {}).values()))
     section.methods.append(
         f"Intervals are {intervals} ({draws} draws, seed {settings.get('seed', '?')})."
     )
@@ -177,9 +180,8 @@ def _tell(section: Section, document: Mapping[str, Any], targets: list[str]) -> 
     if risks := sorted({name.partition("_at_")[2] for name in told if "_at_" in name}):
         text = f"Decisions at the risks {', '.join(risks)}, and the decision curve"
         section.tell("net_benefit", text, METRICS_FILE)
-        section.tell(
-            "thresholds", f"Risks stated with the command: {', '.join(risks)}", METRICS_FILE
-        )
+        stated = settings.get("thresholds_stated", "nobody says how")
+        section.tell("thresholds", f"Risks stated {stated}: {', '.join(risks)}", METRICS_FILE)
 
 
 def _tell_unseen(section: Section, document: Mapping[str, Any]) -> None:

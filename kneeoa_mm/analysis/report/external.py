@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kneeoa_mm.analysis.evaluation import FIGURES_FOLDER, METRICS_FILE
+from kneeoa_mm.analysis.evaluation import METRICS_FILE
 from kneeoa_mm.analysis.report.parts import NOTHING, Section, Table
-from kneeoa_mm.analysis.report.runs import Run
 from kneeoa_mm.analysis.report.shown import counted, show, with_interval
 from kneeoa_mm.analysis.report.words import metric_name, title_of
 from kneeoa_mm.analysis.results import from_json
@@ -17,7 +16,7 @@ from kneeoa_mm.records import Estimate
 _SIDES = ("development", "validation")
 
 
-def add_external(section: Section, run: Run, document: Mapping[str, Any]) -> None:
+def add_external(section: Section, document: Mapping[str, Any]) -> None:
     """Add what an evaluation on another cohort found; nothing where it was none."""
     found = document.get("external")
     if not found:
@@ -39,8 +38,6 @@ def add_external(section: Section, run: Run, document: Mapping[str, Any]) -> Non
         if recalibration := parts.get("recalibration"):
             section.tables.append(_recalibration(target, recalibration))
             section.tell("updating", "Recalibration of the intercept, in a table", METRICS_FILE)
-        caption = f"{title_of(target)}: predicted risks where the model learnt, and here."
-        section.add_figure(run.path / FIGURES_FOLDER, f"{target}_case_mix", caption)
     section.tell("case_mix", "Risks and grades of both cohorts side by side", METRICS_FILE)
 
 

@@ -56,15 +56,7 @@ def saliency_section(run: Run) -> Section:
         section.notes.append(f"Maps that are not ordinary: {counts}.")
     _add_factors(section, read_csv(run.path / "factors.csv"))
     _add_faithfulness(section, read_csv(run.path / "faithfulness.csv"))
-    methods = (
-        listed(plain(name) for name in maps["method"].unique()) if "method" in maps else "maps"
-    )
-    answers = listed(plain(name) for name in maps["target"].unique()) if "target" in maps else ""
-    text = f"{methods}, of {counted(len(images), 'knee')}" + (
-        f"; answer: {answers}" if answers else ""
-    )
-    section.tell("methods", f"{text[:1].upper()}{text[1:]}", "saliency.csv")
-    section.methods.append(f"What moved the output was shown by {text}.")
+    _tell(section, maps, len(images))
     return section
 
 
@@ -128,7 +120,7 @@ def _errors(run: Run, images: pd.DataFrame) -> dict[str, _Error]:
         if row.get("target") != _PROGRESSION:
             error = _of_grade(row.get("kl_grade_pred", ""), known["kl_grade"])
         elif len(outcomes) == 1:
-            name = OUTCOME_NAMES[outcomes[0]].lower()
+            name = in_a_sentence(OUTCOME_NAMES[outcomes[0]])
             error = _of_risk(row.get("risk", ""), known[str(outcomes[0])], name)
         else:
             error = None

@@ -93,13 +93,17 @@ def _heterogeneity(target: str, factors: Mapping[str, Any]) -> Table:
                     NOTHING if statistic is None else f"{statistic:.2f}",
                     NOTHING if test.get("df") is None else str(test["df"]),
                     p_value(test.get("p_value")),
+                    p_value(test.get("adjusted_p_value")),
                     str(test.get("reason") or ""),
                 ]
             )
-    columns = ["Factor", "Metric", "Statistic", "df", "P", "Why not"]
+    columns = ["Factor", "Metric", "Statistic", "df", "P", "P, Holm", "Why not"]
     if not any(row[-1] for row in rows):
         rows, columns = [row[:-1] for row in rows], columns[:-1]
-    caption = f"{title_of(target)}: do subgroups differ? Many tests find something by chance."
+    caption = (
+        f"{title_of(target)}: do subgroups differ? Many tests find something by chance; of the "
+        "first metric P is also adjusted for the number of factors (Holm)."
+    )
     return Table(caption, columns, rows)
 
 
