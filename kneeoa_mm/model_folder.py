@@ -142,6 +142,9 @@ class ModelCard(Card):
     preprocessing: Preprocessing
     clinical: dict[str, Any] | None = None
     """Clinical factors with what training subjects taught: means, scales, categories."""
+    without_reading: str = ""
+    """What stands for a knee without a reading, in words; empty where the model takes none, and in
+    models of before, whose branch without it still saw the read grade of the other knee."""
     fold: int | None = None
     """The fold that neither training nor selection used."""
     seen_subjects: SeenSubjects

@@ -265,9 +265,9 @@ field of view, used ``whole`` because that of the image or of the model is unkno
 ``too_narrow`` for it. ``NAME_prob`` is the risk of outcome NAME by its horizon, ``NAME_cif_24`` its
 cumulative incidence by 24 months. In a model that was trained with the read grade and without,
 ``kl_input`` says whether the knee had a reading (``read``) or not (``none``), and
-``NAME_prob_without_reading`` is the risk as it would be without. ``split`` is the part that the
-source put the knee in; ``fold`` that whose members alone scored it, empty where members of several
-did. The last columns are the truth where the input had it."""
+``NAME_prob_without_reading`` is the risk as it would be without one of either knee. ``split`` is
+the part that the source put the knee in; ``fold`` that whose members alone scored it, empty where
+members of several did. The last columns are the truth where the input had it."""
 
 REJECTS = _schema(
     "rejects", {name: _column(str) for name in ("source", "stage", "code", "message")}

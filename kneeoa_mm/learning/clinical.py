@@ -88,6 +88,23 @@ class ClinicalEncoding:
         """Columns of the encoded factors."""
         return 2 * len(self.continuous) + sum(1 + len(c) for c in self.categorical.values())
 
+    @property
+    def columns(self) -> dict[str, list[int]]:
+        """The encoded columns of each factor, its indicator of missing values among them."""
+        widths = dict.fromkeys(self.continuous, 2)
+        widths |= {name: len(known) + 1 for name, known in self.categorical.items()}
+        ends = np.cumsum(list(widths.values()))
+        starts = ends - list(widths.values())
+        return {
+            name: list(range(start, end))
+            for name, start, end in zip(widths, starts.tolist(), ends.tolist(), strict=True)
+        }
+
+    @property
+    def reading_columns(self) -> list[int]:
+        """The encoded columns of readings, such as the grade of the other knee."""
+        return [place for name, own in self.columns.items() if name in READINGS for place in own]
+
     def transform(self, factors: pd.DataFrame) -> NDArray[np.float32]:
         """Encode knees; a factor that the table lacks is missing for all of them.
 

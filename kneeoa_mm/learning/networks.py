@@ -80,6 +80,8 @@ class ProgressionNetwork(nn.Module):
         backbone: Name of the encoder's backbone.
         head: Kind of the KL head.
         clinical_features: Length of the encoded clinical factors; 0 for none.
+        reading_columns: Columns of them that are readings, such as the other knee's grade, which
+            the branch without a reading does not see.
         clinical_width: Hidden width in which factors are encoded.
         fusion: How features and factors join: ``concat``, ``film`` or ``late``.
         fusion_width: Of ``concat``: hidden units in which both meet; 0 for none.
@@ -96,6 +98,7 @@ class ProgressionNetwork(nn.Module):
         *,
         head: str = "softmax",
         clinical_features: int = 0,
+        reading_columns: Sequence[int] = (),
         clinical_width: int = 32,
         fusion: str = "concat",
         fusion_width: int = 0,
@@ -110,6 +113,7 @@ class ProgressionNetwork(nn.Module):
             "backbone": backbone,
             "head": head,
             "clinical_features": clinical_features,
+            "reading_columns": list(reading_columns),
             "clinical_width": clinical_width,
             "fusion": fusion,
             "fusion_width": fusion_width,
@@ -137,7 +141,8 @@ class ProgressionNetwork(nn.Module):
             return Branch(fused, time_head)
 
         self.branch = branch(clinical_features + (0 if kl_input == "none" else N_GRADES))
-        self.unread_branch = branch(clinical_features) if kl_input == "read" else None
+        self._unread_columns = [n for n in range(clinical_features) if n not in reading_columns]
+        self.unread_branch = branch(len(self._unread_columns)) if kl_input == "read" else None
         self._refuse_leaks()
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -173,7 +178,7 @@ class ProgressionNetwork(nn.Module):
             return grades | {"jsl_scores": scores} | self._risks(scores)
         grade = batch.get("kl_read", features.new_zeros(features.shape[0], N_GRADES))
         scores = self.branch(features, torch.cat([clinical, grade], dim=1))
-        unread = self.unread_branch(features, clinical)
+        unread = self.unread_branch(features, clinical[:, self._unread_columns])
         is_read = (grade.sum(dim=1) > 0).view(-1, *[1] * (scores.dim() - 1))
         risks = self._risks(torch.where(is_read, scores, unread))
         without = self._risks(unread)["jsl_probs"][:, -1:]

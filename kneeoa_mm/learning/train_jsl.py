@@ -10,7 +10,7 @@ import torch
 
 from kneeoa_mm import tables
 from kneeoa_mm.errors import LeakError
-from kneeoa_mm.learning.clinical import ClinicalEncoding
+from kneeoa_mm.learning.clinical import READINGS, ClinicalEncoding
 from kneeoa_mm.learning.fitting import check_precision
 from kneeoa_mm.learning.framing import framing_notes
 from kneeoa_mm.learning.heads import check_head
@@ -189,10 +189,19 @@ def _plan(
         "kind": "jsl",
         "outputs": (*KL_OUTPUTS, *network.columns(str(config.outcome))),
         "clinical": encoding.to_card() if encoding else None,
+        "without_reading": _without_reading(factors, config),
         "weights_source": f"KL encoder {source.name}",
     }
     frozen = source.card.weights_sha256 if config.is_encoder_frozen else ""
     return Plan(job, usable, card, frozen_encoder=frozen, seen_before=source.card.seen_subjects)
+
+
+def _without_reading(factors: list[str], config: TrainJSLConfig) -> str:
+    """What the branch for knees without a reading sees, for the model card."""
+    if config.kl_input != "read":
+        return ""
+    seen = ", ".join(["image", *(name for name in factors if name not in READINGS)])
+    return f"{config.outcome}{WITHOUT_READING} sees: {seen}; no reading of either knee"
 
 
 def _start(
@@ -205,6 +214,7 @@ def _start(
         source.card.architecture["backbone"],
         head=source.network.kl_head.kind,
         clinical_features=encoding.n_features if encoding else 0,
+        reading_columns=encoding.reading_columns if encoding else (),
         clinical_width=config.clinical_width,
         fusion=config.fusion,
         fusion_width=config.fusion_width,

@@ -101,8 +101,12 @@ def test_onnx_runtime_grades_by_the_contract_as_the_model_does(run, tmp_path):
             np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_a_model_with_the_reading_takes_it_and_goes_without_where_it_is_blank(tmp_path):
+@pytest.mark.parametrize("factors", [(), ("age_years", "contralateral_kl_grade")])
+def test_a_model_with_the_reading_takes_it_and_goes_without_where_it_is_blank(tmp_path, factors):
     import onnxruntime
+
+    known = pd.DataFrame({"age_years": [55.0, 65.0, 60.0], "contralateral_kl_grade": [0, 2, 3]})
+    encoding = ClinicalEncoding.fit(known[[*factors]])
 
     architecture = {
         "network": "progression",
@@ -110,18 +114,26 @@ def test_a_model_with_the_reading_takes_it_and_goes_without_where_it_is_blank(tm
         "kl_input": "read",
         "visits_months": [24, 48],
         "horizon_months": 48,
+        "clinical_features": encoding.n_features,
+        "reading_columns": encoding.reading_columns,
     }
     columns = ("tkr_cif_24", "tkr_cif_48", "tkr_prob", "tkr_prob_without_reading")
-    folder = write_member(tmp_path / "m", architecture, seed=4, outputs=(*GRADES, *columns))
+    clinical = encoding.to_card() if factors else None
+    outputs = (*GRADES, *columns)
+    folder = write_member(tmp_path / "m", architecture, seed=4, outputs=outputs, clinical=clinical)
     export(folder, tmp_path / "risk.onnx")
     session = onnxruntime.InferenceSession(
         tmp_path / "risk.onnx", providers=["CPUExecutionProvider"]
     )
     images, read = some_images(3, 32), torch.eye(5)[:3]
     read[1] = 0
-    inputs = {"images": images.numpy()[:, None].astype(np.float32) / 255, "kl_read": read.numpy()}
+    further = {"kl_read": read}
+    if factors:
+        further["clinical"] = torch.from_numpy(encoding.transform(known))
+    inputs = {name: values.numpy() for name, values in further.items()}
+    inputs["images"] = images.numpy()[:, None].astype(np.float32) / 255
     (found,) = session.run(None, inputs)
-    expected = predict_member(load_model(folder), {"images": images, "kl_read": read}, device="cpu")
+    expected = predict_member(load_model(folder), {"images": images, **further}, device="cpu")
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert found[1, -2] == pytest.approx(found[1, -1], abs=1e-6)
     assert abs(found[0, -2] - found[0, -1]) > 1e-4

@@ -119,6 +119,25 @@ def test_a_model_with_the_reading_learns_the_one_without_and_predict_says_which(
     assert (said[has_reading]["jsl_48m_prob"] - said[has_reading][without]).abs().max() > 1e-3
 
 
+def test_a_model_without_the_reading_knows_no_grade_of_the_other_knee(study, tmp_path):
+    """As in the recipe `baseline`: whoever read neither knee is told what was validated so."""
+    factors = ("fuse_clinical=true", "clinical_factors=[contralateral_kl_grade, age_years]")
+    jsl(study, tmp_path / "run", *factors, "kl_input=read", "train.epochs=2")
+    knees = read_knees(study / "knees")
+    table = pd.read_parquet(study / "cohort" / "cohort.parquet").set_index("knee_id")
+    read = table.loc[knees["knee_id"]].reset_index(drop=True)
+    ensemble = load_ensemble(tmp_path / "run")
+    said, alone = (
+        predict_knees(ensemble, knees, clinical=clinical, device="cpu")[0]["jsl_48m_prob"]
+        for clinical in (read, read.assign(contralateral_kl_grade=pd.NA))
+    )
+    out_of_fold = reported(tmp_path / "run").set_index("knee_id").loc[knees["knee_id"]]
+    np.testing.assert_array_equal(said, alone)
+    np.testing.assert_allclose(said, out_of_fold["jsl_48m_prob_without_reading"], atol=1e-5)
+    told = ensemble.members[0].card.without_reading
+    assert told == "jsl_48m_prob_without_reading sees: image, age_years; no reading of either knee"
+
+
 def test_hazards_report_incidences_that_rise_and_end_at_the_horizon(study, tmp_path):
     jsl(study, tmp_path / "run", *FACTORS, *HAZARD, "visits_months=[24, 48, 72]")
     table = reported(tmp_path / "run")

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kneeoa_mm.learning.clinical import ClinicalEncoding
 from kneeoa_mm.learning.heads import N_GRADES
 from kneeoa_mm.learning.inference import Ensemble, ImageStore, Model, further_inputs
 from kneeoa_mm.metrics import persons_of
@@ -110,7 +109,7 @@ class Sample:
         if not own:
             return None
         everyone = further_inputs(member, table if "kl_grade" in table else read, table)
-        columns = {} if member.clinical is None else factor_columns(member.clinical)
+        columns = {} if member.clinical is None else member.clinical.columns
         if "kl_read" in own:
             first = own["clinical"].shape[1] if "clinical" in own else 0
             columns[READING] = list(range(first, first + N_GRADES))
@@ -126,15 +125,3 @@ def spread(rows: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
     """At most ``limit`` of some rows, evenly spread."""
     places = np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(int)
     return rows[np.unique(places)]
-
-
-def factor_columns(encoding: ClinicalEncoding) -> dict[str, list[int]]:
-    """The encoded columns of each factor, its indicator of missing values among them."""
-    widths = dict.fromkeys(encoding.continuous, 2)
-    widths |= {name: len(known) + 1 for name, known in encoding.categorical.items()}
-    ends = np.cumsum(list(widths.values()))
-    starts = ends - list(widths.values())
-    return {
-        name: list(range(start, end))
-        for name, start, end in zip(widths, starts.tolist(), ends.tolist(), strict=True)
-    }

@@ -14,7 +14,7 @@ from kneeoa_mm.learning.inference import load_ensemble
 from kneeoa_mm.learning.networks import ProgressionNetwork
 from kneeoa_mm.learning.saliency.explain import explain
 from kneeoa_mm.learning.saliency.explained_knee import explain_knee
-from kneeoa_mm.learning.saliency.sample import Sample, factor_columns
+from kneeoa_mm.learning.saliency.sample import Sample
 from kneeoa_mm.learning.sources import read_knees
 from kneeoa_mm.settings import ExplainConfig
 
@@ -193,7 +193,7 @@ def test_at_least_one_knee_is_asked_for(folder, tmp_path):
 
 def test_columns_of_factors_are_those_of_the_encoding(encoding):
     """A factor that alone is known alone changes its columns."""
-    columns = factor_columns(encoding)
+    columns = encoding.columns
     assert sorted(itertools.chain(*columns.values())) == list(range(encoding.n_features))
     nobody = pd.DataFrame(index=["k"])
     for name, value in (("age_years", 70.0), ("sex", "M")):
