@@ -139,6 +139,13 @@ def test_the_table_of_graders_is_that_of_the_committed_figures(repository):
     assert table(files) in (repository / "docs" / "results.md").read_text()
 
 
+@pytest.mark.parametrize("study", ["mendeley", "tiulpin", "tkr"])
+def test_the_tables_of_progression_are_those_of_the_committed_figures(repository, study):
+    table = runpy.run_path(str(repository / "benchmarks" / "progression_table.py"))["table"]
+    file = repository / "docs" / "results" / f"progression-{study}" / "compare.json"
+    assert table(file) in (repository / "docs" / "results.md").read_text()
+
+
 def locked(lock):
     """Name, version and number of hashes of each entry of the lock."""
     entries = re.findall(r"(?m)^([\w.-]+)(?:\[.*?\])?==([^\s;]+)(.*(?:\n[ ]+--hash=.*)*)", lock)
