@@ -191,6 +191,7 @@ COHORT = _schema(
         "mjsw_medial_mm": _column(float, _between(0, 15, "mm"), nullable=True),
         **_outcome_columns(),
         "death_months": _column(float, pa.Check.ge(0), nullable=True, required=False),
+        "death_after_months": _column(float, pa.Check.ge(0), nullable=True, required=False),
         "last_contact_months": _column(float, pa.Check.ge(0), nullable=True, required=False),
         "split": _column(str, nullable=True, required=False),
         "matched_pair": _column(str, nullable=True, required=False),

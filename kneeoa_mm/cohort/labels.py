@@ -43,7 +43,7 @@ def with_outcomes(
     columns: dict[str, pd.Series] = {}
     for outcome, made in records.items():
         columns |= _outcome_columns(str(outcome), made)
-    for name in ("death_months", "last_contact_months"):
+    for name in ("death_months", "death_after_months", "last_contact_months"):
         columns[name] = pd.Series([getattr(knee, name) for knee in histories], dtype=float)
     return pd.concat([cohort, pd.DataFrame(columns)], axis=1)
 

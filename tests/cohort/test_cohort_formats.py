@@ -185,7 +185,8 @@ def test_most_follows_the_rules_of_its_codes(
     assert right.loc["MB00004", "tkr"] == 0
     assert right.loc["MB00006", "tkr_reason"] == "died"
     # found dead at 30 months, filmed last at 15: nobody knows of the knee in between
-    assert right.loc["MB00006", ["tkr_lower_months", "death_months"]].tolist() == [15.0, 30.0]
+    times = ["tkr_lower_months", "death_after_months", "death_months"]
+    assert right.loc["MB00006", times].tolist() == [15.0, 15.0, 30.0]
     factors = ["sex", "age_years", "bmi_kg_m2", "knee_injury", "womac_total"]
     assert right.loc["MB00001", factors].tolist() == ["F", 62.0, 29.5, 1, 20.0]
 
