@@ -35,10 +35,15 @@ def table(files: Iterable[Path]) -> str:
 def _row(name: str, document: dict[str, Any]) -> list[str]:
     counts = document["counts"]["kl"]
     figures = (document["kl"][column] for column in COLUMNS)
+    cells = [f"{f['value']:.3f}<br>{f['ci_low']:.3f} to {f['ci_high']:.3f}" for f in figures]
+    calibration = document["provenance"]["source_provenance"].get("calibration", "none")
+    if calibration == "none":
+        # the last column compares with no calibrated run's
+        cells[-1] += "<br>uncalibrated"
     return [
         f"`{name.removeprefix('kl-')}`",
         f"{counts['knees']:,} ({counts['persons']:,})",
-        *(f"{f['value']:.3f}<br>{f['ci_low']:.3f} to {f['ci_high']:.3f}" for f in figures),
+        *cells,
     ]
 
 
