@@ -166,7 +166,7 @@ def from_label(
     Example:
         >>> from_label(None, 0, 36.0, None, horizon_months=48)
         OutcomeRecord(value=None, reason=<Reason.LOST: 'lost'>, event_observed=0,
-                      lower_months=36.0, upper_months=None)
+                      lower_months=36.0, upper_months=None, followed_months=36.0)
     """
     if event_observed is None or lower_months is None:
         return OutcomeRecord(value, None if value is not None else Reason.NO_OUTCOME_RECORD)
