@@ -240,22 +240,32 @@ def _score(outputs: Outputs, labels: Outputs) -> Metrics:
 
 
 def _figures(predictions: pd.DataFrame, outcome: str, part: str) -> dict[str, dict[str, float]]:
-    """Of each variant of progression, and of the grade."""
+    """Of each variant of progression with that of the read grade beside it, and of the grade."""
     variants = {"": "_prob", " without the reading": WITHOUT_READING}
     figures = {
         f"{outcome}{title}, {part}": _summary(predictions, outcome, f"{outcome}{column}")
         for title, column in variants.items()
         if f"{outcome}{column}" in predictions
     }
+    read = predictions.dropna(subset=["kl_grade"])
+    if len(read):
+        # no figure of an image stands without what the grade alone says
+        alone = _summary(read, outcome, "kl_grade", ("auroc",))
+        figures[f"{outcome} by the read grade alone, {part}"] = alone
     return figures | {f"KL, {part}": summarise_grades(predictions)}
 
 
-def _summary(predictions: pd.DataFrame, outcome: str, column: str) -> dict[str, float]:
+def _summary(
+    predictions: pd.DataFrame,
+    outcome: str,
+    column: str,
+    metrics: tuple[str, ...] = ("auroc", "auprc", "brier"),
+) -> dict[str, float]:
     known = predictions.dropna(subset=[outcome])
     events = known[outcome].to_numpy(dtype=np.int64)
     risk = known[column].to_numpy(dtype=float)
     summary = {"n": float(len(events)), "events": float(events.sum())}
-    for name in ("auroc", "auprc", "brier"):
+    for name in metrics:
         value = estimate(BINARY_METRICS[name], events, risk, []).value
         if value is not None:
             summary[name] = round(value, 4)

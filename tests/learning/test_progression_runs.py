@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from kneeoa_mm import tables
 from kneeoa_mm.cohort.build import CohortRun
@@ -259,6 +260,22 @@ def test_a_factor_that_is_known_only_after_baseline_is_refused(study, tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
+def test_factors_that_a_cohort_does_not_have_are_named_with_what_to_say(study, tmp_path):
+    """As `fta_deg` and `race` in MOST; before anything is written."""
+    with pytest.raises(InputError, match=r"race, fta_deg(.|\n)*clinical_factors=\[age_years,sex\]"):
+        jsl(
+            *(study, tmp_path / "run", "fuse_clinical=true"),
+            "clinical_factors=[age_years, race, sex, fta_deg]",
+        )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("time", [(), HAZARD])
+def test_a_cohort_of_before_an_outcome_was_defined_says_so(study, tmp_path, time):
+    with pytest.raises(InputError, match=r"no outcome jsl_or_kr_48m(.|\n)*build the cohort anew"):
+        jsl(study, tmp_path / "run", "outcome=jsl_or_kr_48m", *time)
+
+
 def test_a_fold_that_teaches_one_class_alone_is_named_with_all_others(study, tmp_path):
     cohort = changed_cohort(
         study,
@@ -372,3 +389,12 @@ def test_the_card_tells_the_variant(study, tmp_path):
     card = json.loads(next((tmp_path / "run").glob("members/*/model.json")).read_text())
     assert card["architecture"]["kl_input"] == "predicted"
     assert "kl_input" not in reported(tmp_path / "run")
+
+
+def test_the_read_grade_alone_is_told_beside_the_image(study, tmp_path):
+    """Oracle: scikit-learn, on the knees that the run reports."""
+    result = jsl(study, tmp_path / "run", "train.epochs=1")
+    table = reported(tmp_path / "run").dropna(subset=["jsl_48m", "kl_grade"])
+    expected = roc_auc_score(table["jsl_48m"].astype(int), table["kl_grade"].astype(float))
+    found = aurocs(result)["jsl_48m by the read grade alone"]
+    assert found == pytest.approx(expected, abs=1e-4)
