@@ -2,6 +2,12 @@
 
 A page that holds the line ``<!-- generated -->`` gets the commands, the table schemas, the
 configuration, the exit codes or the recipes in its place; the API reference gets one page a module.
+
+The recipes are committed too, up to a second line, for those who read the page on a code host:
+
+    python docs/_ext/generated_reference.py
+
+writes them anew, and a test compares.
 """
 
 from __future__ import annotations
@@ -25,6 +31,8 @@ from sphinx.errors import ExtensionError
 from kneeoa_mm.settings import PretrainKLConfig, TrainJSLConfig
 
 PLACEHOLDER = "<!-- generated -->"
+END = "<!-- end of the generated text -->"
+COMMITTED = "reference/recipes"
 API_FOLDER = "reference/api"
 
 
@@ -40,11 +48,18 @@ def _fill(app: Sphinx, page: str, source: list[str]) -> None:
         return
     if PLACEHOLDER not in source[0]:
         raise ExtensionError(f"{page} must hold the line {PLACEHOLDER}")
-    module_name, render = PAGES[page]
-    module = import_module(module_name)
-    app.env.note_dependency(inspect.getsourcefile(module))
+    app.env.note_dependency(inspect.getsourcefile(import_module(PAGES[page][0])))
     app.env.note_dependency(__file__)
-    source[0] = source[0].replace(PLACEHOLDER, render(module))
+    source[0] = filled(page, source[0])
+
+
+def filled(page: str, text: str) -> str:
+    """The text of a page with what is generated; what was generated before is left out."""
+    before, _, rest = text.partition(PLACEHOLDER)
+    old, end, after = rest.partition(END)
+    module_name, render = PAGES[page]
+    new = render(import_module(module_name))
+    return f"{before}{PLACEHOLDER}\n{new}\n{END}{after if end else old}"
 
 
 def write_api_pages(folder: Path) -> None:
@@ -275,3 +290,7 @@ PAGES: dict[str, tuple[str, Callable[[ModuleType], str]]] = {
 
 # typer reads this when it is imported: plain text, no boxes
 os.environ["TYPER_USE_RICH"] = "0"
+
+if __name__ == "__main__":
+    path = Path(__file__).parents[1] / f"{COMMITTED}.md"
+    path.write_text(filled(COMMITTED, path.read_text("utf-8")), encoding="utf-8")

@@ -4,6 +4,7 @@ The real networks at full width, at 64 px, from random weights, on a handful of 
 to fail where a network, a stage, a loss or a vote does not fit the recipe.
 """
 
+import runpy
 from itertools import takewhile
 
 import numpy as np
@@ -212,3 +213,14 @@ def test_deepknee_draws_its_evidence_where_it_lies():
     rows = lateral.sum(dim=(0, 1, 3)).nonzero().flatten()
     assert rows.min() * 300 / 38 == pytest.approx(100, abs=8)
     assert (rows.max() + 1) * 300 / 38 == pytest.approx(228, abs=8)
+
+
+def test_the_committed_table_of_recipes_is_what_the_recipes_say(repository, monkeypatch):
+    """`python docs/_ext/generated_reference.py` writes it anew."""
+    pytest.importorskip("timm")
+    pytest.importorskip("sphinx")
+    monkeypatch.setenv("TYPER_USE_RICH", "0")  # what the module sets ends with this test
+    reference = runpy.run_path(str(repository / "docs" / "_ext" / "generated_reference.py"))
+    page = (repository / "docs" / "reference" / "recipes.md").read_text(encoding="utf-8")
+    assert reference["filled"]("reference/recipes", page) == page
+    assert all(f"\n## {recipe}\n" in page for recipe in RECIPES)
