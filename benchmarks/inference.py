@@ -28,7 +28,8 @@ from kneeoa_mm.learning.inference import Model, load_ensemble, to_probabilities
 from kneeoa_mm.progress import say
 from kneeoa_mm.run_folder import write_json
 
-BATCH_SIZES = (1, 32)
+BATCH_SIZES = (1, 8, 32)
+"""One knee, as many as ``predict`` asks for at a time, and many."""
 WARM_UP = 2
 EAGER = "eager"
 CHANNELS_LAST = "eager, channels last"
