@@ -77,7 +77,8 @@ def join_cohort(
         knees and images found no partner or were set aside.
 
     Raises:
-        InputError: There is no such knee with the outcome, or a part of the split is none.
+        InputError: The cohort lacks the outcome, there is no such knee with it, or a part of the
+            split is none.
     """
     outcome = str(config.outcome)
     table = tables.read_table(cohort / "cohort.parquet", tables.COHORT)
@@ -88,6 +89,13 @@ def join_cohort(
     joined = table.merge(images[columns], on="knee_id", validate="one_to_one")
     joined, set_aside = _without_test_part(joined, cohort)
     label = outcome if config.time_head == "horizon" else f"{outcome}_event_observed"
+    if label not in joined:
+        raise InputError(
+            f"The cohort has no outcome {outcome}.",
+            expected=f"the column {label}",
+            where=cohort,
+            fix="build the cohort anew; an older version of kneeoa-mm made this one",
+        )
     useful = joined[label].notna() | joined["kl_grade"].notna()
     joined = joined[useful].sort_values("knee_id", ignore_index=True)
     known = int(joined[label].notna().sum())
@@ -137,7 +145,8 @@ def factor_names(config: TrainJSLConfig, knees: pd.DataFrame) -> list[str]:
 
     Raises:
         LeakError: One of them is known only after baseline.
-        InputError: One of them is no column of the cohort, no factor, or the grade of the knee.
+        InputError: One of them is no column of the cohort, no factor, the grade of the knee, or has
+            no value.
     """
     names = [*config.clinical_factors] if config.fuse_clinical else []
     late = [name for name in names if _is_after_baseline(name)]
@@ -161,6 +170,13 @@ def factor_names(config: TrainJSLConfig, knees: pd.DataFrame) -> list[str]:
             "The grade is no clinical factor.",
             found="kl_grade in clinical_factors",
             fix="use --set kl_input=read, which keeps it away from the KL head",
+        )
+    known = [name for name in names if knees[name].notna().any()]
+    if known != names:
+        raise InputError(
+            "The cohort has no value of a clinical factor.",
+            found=", ".join(name for name in names if name not in known),
+            fix=f"--set clinical_factors=[{','.join(known)}]" if known else "--image-only",
         )
     return names
 
