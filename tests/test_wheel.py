@@ -45,12 +45,13 @@ def run(command, *arguments, cwd):
     )
 
 
-def test_it_holds_recipes_cohorts_licence_and_types_but_no_tests_or_docs(wheel):
+def test_it_holds_recipes_cohorts_licence_types_and_the_graders_card_but_no_tests_or_docs(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {
         "kneeoa_mm/configs/kl/mobilenet-v2.yaml",
         "kneeoa_mm/cohorts/oai/cohort.yaml",
         "kneeoa_mm/py.typed",
+        "kneeoa_mm/weights/kl/README.md",
     } <= set(names)
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     tops = {name.partition("/")[0] for name in names}

@@ -1,5 +1,6 @@
 """The grader that comes with the package: its folder, and that it is the one of the docs."""
 
+import json
 import tarfile
 from pathlib import Path
 
@@ -36,6 +37,17 @@ def test_every_member_says_its_terms_and_origin(shipped):
         assert member.card.licence == "CC-BY-4.0"
         assert "10.17632/56rmx5bjcr.1" in member.card.trained_on
     assert (SHIPPED_GRADER / "LICENSE").read_text().startswith("Attribution 4.0 International")
+
+
+def test_its_card_says_whom_to_name_what_it_is_for_and_the_figures_of_the_docs(repository):
+    card = " ".join((SHIPPED_GRADER / "README.md").read_text().split())
+    for said in ("10.17632/56rmx5bjcr.1", "CC BY 4.0", "not a medical device", "Limits"):
+        assert said in card
+    path = repository / "docs" / "results" / "kl-baseline" / "metrics.json"
+    figures = json.loads(path.read_text())["kl"]
+    for name in ("accuracy", "macro_f1", "qwk", "auroc_kl2"):
+        low, high = figures[name]["ci_low"], figures[name]["ci_high"]
+        assert f"{figures[name]['value']:.3f} ({low:.3f} to {high:.3f})" in card, name
 
 
 def test_it_knows_no_path_of_the_machine_that_trained_it():
