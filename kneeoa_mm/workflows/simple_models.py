@@ -138,7 +138,7 @@ def _logistic(fold: Fold) -> Array:
         features = encoding.draw(train, draws)
         model = LogisticRegression(max_iter=1000).fit(features, events, counts)
         risks.append(_risk(model, encoding.draw(held_out, draws)))
-    return np.mean(risks, axis=0)
+    return np.asarray(np.mean(risks, axis=0), dtype=np.float64)
 
 
 def _has_gaps(table: pd.DataFrame) -> bool:
