@@ -43,6 +43,9 @@ _PRIOR_SD = 2.0
 _ROUNDING = 1e-9
 _RUNAWAY = 20.0
 """Log ratio over the range of a covariate that no study finds: the fit ran towards infinity."""
+_SMALL_STEPS = {"step_size": 0.5, "max_steps": 500}
+"""By lifelines' own steps, a fit whose likelihood is flat, such as where no knee of grade 0 has the
+event, jumps past its maximum and gives up."""
 _FAILED = "failed to converge"
 FIT_ERRORS = (ConvergenceError, np.linalg.LinAlgError, ValueError)
 
@@ -305,7 +308,8 @@ def _fit_cox(
     if data.entry_months is not None:
         frame["entry"] = data.entry_months
         columns_of["entry_col"] = "entry"
-    model, warned = _recorded(lambda: CoxPHFitter(penalizer=penalizer).fit(frame, **columns_of))
+    fitter = CoxPHFitter(penalizer=penalizer)
+    model, warned = _recorded(lambda: fitter.fit(frame, **columns_of, fit_options=_SMALL_STEPS))
     coefficients, variance = model.params_.to_numpy(), model.variance_matrix_.to_numpy()
     return _sound(coefficients, variance, columns), variance, warned
 
