@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from kneeoa_mm.errors import ItemError
 from kneeoa_mm.learning import dataset
-from kneeoa_mm.learning.augmentation import draw_amounts, vary, warp
+from kneeoa_mm.learning.augmentation import draw_amounts, mix, vary, warp
 from kneeoa_mm.learning.batches import Batches
 from kneeoa_mm.learning.dataset import is_negative, load_images, read_grey, to_input
 from kneeoa_mm.learning.framing import Framing
@@ -160,6 +160,17 @@ def test_the_seed_decides_order_and_augmentation():
     assert draw((1, 2)) == draw((1, 2)) != draw((1, 3))
 
 
+def test_rows_are_drawn_as_often_as_they_weigh_and_none_without_weight():
+    """Of 4,000 draws; the counts of a fair one lie within five standard deviations."""
+    weights = torch.tensor([0.0, 1.0, 3.0, 6.0]).repeat(1000)
+    seen = rows_seen(make_batches(4000, 50, augment=STILL, weights=weights, seed=(0,)))
+    assert len(seen) == 4000, "as many are drawn as there are"
+    drawn = np.bincount(np.array(seen) % 4, minlength=4) / 4000
+    expected = np.array([0, 0.1, 0.3, 0.6])
+    assert drawn[0] == 0
+    assert (np.abs(drawn - expected) <= 5 * np.sqrt(expected * (1 - expected) / 4000)).all()
+
+
 def shares_of_a_pass(n, size, processes, **settings):
     """What each of several processes makes of one pass; a row's image is of its own grey."""
     images = torch.arange(n, dtype=torch.uint8).view(-1, 1, 1).repeat(1, 4, 4)
@@ -219,6 +230,39 @@ def test_augmentation_of_no_amount_changes_nothing():
     images = to_input(torch.randint(0, 255, (3, 16, 16), dtype=torch.uint8), CONTRACT)
     still = varied(images, STILL)
     torch.testing.assert_close(still, images)
+
+
+def test_a_flip_leaves_each_image_or_gives_its_mirror_image_and_does_both():
+    images = torch.rand(64, 1, 9, 9, generator=torch.Generator().manual_seed(0))
+    flipped = varied(images, STILL.model_copy(update={"horizontal_flip": True}))
+
+    def alike(others):
+        return torch.isclose(flipped, others, atol=1e-5).flatten(1).all(dim=1)
+
+    as_it_was, mirrored = alike(images), alike(images.flip(3))
+    assert (as_it_was ^ mirrored).all()
+    assert 16 < mirrored.sum() < 48
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 9), st.floats(0.05, 5), st.integers(0, 99))
+def test_a_mixed_knee_has_of_its_partners_label_what_it_has_of_its_image(n, alpha, seed):
+    """One-hot labels, and images that are as bright as their row is high, so both can be told."""
+    batch = {"images": torch.arange(n).double().view(n, 1, 1, 1), "label": torch.eye(n).double()}
+    mixed = mix(batch, alpha, torch.Generator().manual_seed(seed))
+    rows = torch.arange(n).double()
+    torch.testing.assert_close(mixed["label"].sum(dim=1), torch.ones(n).double())
+    torch.testing.assert_close(mixed["label"] @ rows, mixed["images"].flatten())
+    # every knee is a partner once, so nothing of the batch is lost or doubled
+    torch.testing.assert_close(mixed["label"].sum(dim=0), torch.ones(n).double())
+    assert ((mixed["label"] > 0).sum(dim=1) <= 2).all()
+
+
+def test_shares_of_mixed_knees_vary_and_unknown_labels_stay_unknown():
+    batch = {"images": torch.arange(8.0), "event": torch.tensor([float("nan")] * 4 + [1.0] * 4)}
+    mixes = [mix(batch, 0.4, torch.Generator().manual_seed(seed)) for seed in range(20)]
+    assert len({tuple(each["images"].tolist()) for each in mixes}) == 20
+    assert all(each["event"][:4].isnan().all() for each in mixes)
 
 
 def test_rotation_turns_about_the_centre_and_by_no_more_than_asked():

@@ -165,6 +165,35 @@ def test_the_averaged_weights_are_the_ones_that_are_kept(graded_folder, tmp_path
     assert 0 < right.norm() < left.norm()
 
 
+def test_a_stage_that_gets_no_better_stops_and_the_next_one_begins(graded_folder, tmp_path):
+    """At a rate that moves nothing, the first epoch of the run is the best."""
+    sets = ("train.epochs=12", "train.patience=2", "train.lr=1e-12", "train.select_by=accuracy")
+    stages = "train.stages=[{trainable: head, epochs: 6}, {trainable: all}]"
+    pretrain_kl(graded_folder, tmp_path / "run", config=kl_config(*sets, stages), device="cpu")
+    history = pd.read_csv(tmp_path / "run" / "history.csv")
+    assert history["stage"].tolist() == [1, 1, 1, 2, 2]
+    (member,) = load_ensemble(tmp_path / "run").members
+    assert member.card.metrics["epoch"] == 1
+
+
+def test_a_run_that_averages_over_mirror_images_says_the_same_of_both(graded_folder, tmp_path):
+    """And a run without it does not."""
+    knees = read_knees(graded_folder / "val")
+    mirrored = knees.assign(mirror=~knees["mirror"])
+    columns = [f"kl_prob_{grade}" for grade in range(5)]
+    differences = {}
+    for flip in (True, False):
+        run = tmp_path / str(flip)
+        config = kl_config("train.epochs=1", f"test_time_flip={str(flip).lower()}")
+        pretrain_kl(graded_folder, run, config=config, device="cpu")
+        as_it_is, turned = (
+            predict_knees(load_ensemble(run), each, device="cpu")[0].set_index("knee_id")[columns]
+            for each in (knees, mirrored)
+        )
+        differences[flip] = float((as_it_is - turned).abs().to_numpy().max())
+    assert differences[True] < 1e-6 < 1e-4 < differences[False]
+
+
 def test_a_taken_folder_is_refused_before_any_work(graded_folder, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
