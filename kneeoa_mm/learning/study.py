@@ -21,6 +21,7 @@ from kneeoa_mm.run_folder import CONFIG_FILE
 from kneeoa_mm.settings import TrainJSLConfig
 
 _MAX_LISTED = 5
+_AFTER_BASELINE = {"death_months", "death_after_months", "last_contact_months", "missing_reasons"}
 _NO_FACTORS = {
     "knee_id",
     "subject_id",
@@ -183,7 +184,7 @@ def factor_names(config: TrainJSLConfig, knees: pd.DataFrame) -> list[str]:
 
 def _is_after_baseline(name: str) -> bool:
     of_outcomes = any(name == outcome or name.startswith(f"{outcome}_") for outcome in Outcome)
-    return of_outcomes or name in {"death_months", "last_contact_months", "missing_reasons"}
+    return of_outcomes or name in _AFTER_BASELINE
 
 
 def labels_of(knees: pd.DataFrame, config: TrainJSLConfig) -> dict[str, Tensor]:
