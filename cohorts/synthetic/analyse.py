@@ -11,19 +11,20 @@ import pandas as pd
 
 from kneeoa_mm.cohort_spec import read_cohort_spec
 from kneeoa_mm.tables import COHORT, read_table
-from kneeoa_mm.workflows.cohort_analysis import analyse_cohort, arguments, told
-from kneeoa_mm.workflows.compared_runs import parse_runs
+from kneeoa_mm.workflows.cohort_analysis import analyse_cohort, run_script, told
 
 
-def analyse(data: Path, out: Path, runs: Mapping[str, Path]) -> None:
+def analyse(data: Path, out: Path, runs: Mapping[str, Path], **options: int) -> None:
     """Make the cohort's analysis, and say in how many knees ``jsl_48m`` is the truth.
 
     Args:
         data: Output of ``kneeoa-mm synthesize``.
         out: New folder.
         runs: Name to run folder of ``train-jsl``.
+        options: Of ``analyse_cohort``: ``folds``, ``n_boot`` and ``seed``.
     """
-    told(analyse_cohort(data / "tables", out, spec=read_cohort_spec("synthetic"), runs=runs))
+    spec = read_cohort_spec("synthetic")
+    told(analyse_cohort(data / "tables", out, spec=spec, runs=runs, **options))
     cohort = read_table(out / "cohort" / "cohort.parquet", COHORT)
     truth = pd.read_parquet(data / "truth" / "knees.parquet")
     known = cohort.merge(truth, on="knee_id", suffixes=("", "_true")).dropna(subset="jsl_48m")
@@ -32,5 +33,4 @@ def analyse(data: Path, out: Path, runs: Mapping[str, Path]) -> None:
 
 
 if __name__ == "__main__":
-    asked = arguments(__doc__)
-    analyse(asked.tables, asked.out, parse_runs(asked.run))
+    run_script(analyse, __doc__)

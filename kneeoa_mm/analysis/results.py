@@ -25,6 +25,10 @@ OUTCOME_NAMES: Mapping[str, str] = {
 """Outcomes in words, for figures and the report."""
 
 
+NOT_COMPUTED_FILE = "not_computed.json"
+"""Stages of a whole analysis that the data did not allow, with the reasons."""
+
+
 def as_json(estimate: Estimate) -> dict[str, Any]:
     """``value``, ``ci_low``, ``ci_high`` and ``n``, and ``reason`` or ``note`` where there is one.
 

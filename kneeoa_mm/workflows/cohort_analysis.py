@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,14 @@ from kneeoa_mm.analysis.agreement import AGREEMENT_FILE, SECOND_READINGS_FILE, a
 from kneeoa_mm.analysis.results import write_csv
 from kneeoa_mm.analysis.survival import SURVIVAL_FILE, survive
 from kneeoa_mm.cohort.build import build_cohort
-from kneeoa_mm.cohort.outcomes import horizon_of
 from kneeoa_mm.cohort_spec import CohortSpec
+from kneeoa_mm.errors import KneeOAError
 from kneeoa_mm.records import Outcome, StageResult
 from kneeoa_mm.run_folder import atomic_path
 from kneeoa_mm.tables import COHORT, PREDICTIONS, PREDICTIONS_FILE, read_table
+from kneeoa_mm.workflows.attempts import Attempts
 from kneeoa_mm.workflows.compare import compare
+from kneeoa_mm.workflows.compared_runs import parse_runs
 
 INCIDENCE_FILE, MODELS_FILE, SUMMARY_FILE = "incidence_by_kl.csv", "models.csv", "summary.txt"
 _INCIDENCE = (
@@ -36,7 +40,8 @@ _INCIDENCE = (
     "n",
     "reason",
 )
-_MODELS = ("outcome", "model", "metric", "months", "value", "ci_low", "ci_high", "n", "reason")
+_ESTIMATE = ("value", "ci_low", "ci_high", "n", "reason", "note")
+_MODELS = ("outcome", "model", "metric", "months", *_ESTIMATE)
 _METRICS = ("uno_c", "auroc", "brier", "integrated_brier")
 
 
@@ -47,7 +52,8 @@ def analyse_cohort(
     spec: CohortSpec,
     runs: Mapping[str, Path] | None = None,
     folds: int = 5,
-    n_boot: int = 200,
+    n_boot: int = 1000,
+    seed: int = 0,
 ) -> StageResult:
     """Build a cohort from its tables and make the whole analysis of it.
 
@@ -56,12 +62,14 @@ def analyse_cohort(
         out: New folder; gets ``cohort/`` (with the flow and Table 1 of each outcome),
             ``survival/<outcome>/``, ``incidence_by_kl.csv``, ``models.csv``,
             ``compare/<outcome>/`` where there are runs, ``agreement/`` where films were read
-            twice, and ``summary.txt``, the whole for a person to read.
+            twice, ``not_computed/`` with what the data did not allow, and ``summary.txt``, the
+            whole for a person to read.
         spec: The cohort.
         runs: Name to run folder of ``train-jsl``; the first that predicts an outcome is judged over
             time beside Cox models of clinical factors and KL grade.
         folds: Folds of the cohort.
         n_boot: Draws of persons.
+        seed: Of folds and draws.
 
     Returns:
         Outputs and notes; ``counts`` are those of the cohort.
@@ -71,32 +79,33 @@ def analyse_cohort(
         TableError: The tables are faulty; lists all faults.
     """
     runs = runs or {}
-    built = build_cohort(tables, out / "cohort", spec=spec, folds=folds)
+    built = build_cohort(tables, out / "cohort", spec=spec, folds=folds, seed=seed)
     cohort = read_table(built.outputs["cohort"], COHORT)
     notes, outputs = list(built.notes), {"cohort": out / "cohort"}
     documents: dict[Outcome, dict[str, Any]] = {}
-    without: list[str] = []
+    attempts = Attempts()
+    drawn = {"n_boot": n_boot, "seed": seed}
     for outcome in Outcome:
-        if not cohort[f"{outcome}_event_observed"].eq(1).any():
-            without.append(str(outcome))
-            continue
         predicting = {name: run for name, run in runs.items() if _predicts(run, outcome)}
-        survived = survive(
-            out / "cohort",
-            out / "survival" / outcome,
-            outcome=outcome,
-            predictions=next(iter(predicting.values()), None),
-            horizon_months=horizon_of(outcome, spec.outcomes),
-            n_boot=n_boot,
+        survived = attempts.attempt(
+            f"survival {outcome}",
+            partial(
+                survive,
+                out / "cohort",
+                out / "survival" / outcome,
+                outcome=outcome,
+                predictions=next(iter(predicting.values()), None),
+                **drawn,
+            ),
         )
+        if survived is None:
+            continue
         documents[outcome] = json.loads((survived.out / SURVIVAL_FILE).read_text(encoding="utf-8"))
         if predicting and cohort[outcome].notna().any():
-            compare(
-                predicting,
-                out / "cohort",
-                out / "compare" / outcome,
-                outcome=outcome,
-                n_boot=n_boot,
+            folder = out / "compare" / outcome
+            attempts.attempt(
+                f"compare {outcome}",
+                partial(compare, predicting, out / "cohort", folder, outcome=outcome, **drawn),
             )
     outputs["incidence"] = write_csv(
         [row for o, document in documents.items() for row in _incidence(o, document)],
@@ -109,9 +118,9 @@ def analyse_cohort(
         out / MODELS_FILE,
     )
     if (out / "cohort" / SECOND_READINGS_FILE).exists():
-        outputs["agreement"] = agreement(out / "cohort", out / "agreement", n_boot=n_boot).out
-    if without:
-        notes.append(f"No knee has an event at a known time: {', '.join(without)}")
+        outputs["agreement"] = agreement(out / "cohort", out / "agreement", **drawn).out
+    attempts.write(out / "not_computed")
+    notes += [f"{stage}: {reason}" for stage, reason in attempts.reasons.items()]
     if spec.sampled_on_outcome:
         notes.append("Knees were chosen by their outcome: risk and incidence mean nothing")
     outputs["summary"] = _summarise(out, documents, notes)
@@ -238,11 +247,15 @@ def told(result: StageResult) -> None:
     print(f"All of it, with figures: {result.out}")
 
 
-def arguments(description: str) -> argparse.Namespace:
-    """What every cohort's script is asked on its command line: tables, out, runs.
+def run_script(analyse: Callable[..., None], description: str) -> None:
+    """Ask on the command line what every cohort's script is asked, and make its analysis.
 
     Args:
+        analyse: The script's, of tables, out, runs, ``folds`` and ``seed``.
         description: Docstring of the script.
+
+    Raises:
+        SystemExit: The input is faulty; says how, with the exit code of the fault.
     """
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("tables", type=Path, help="folder with the tables")
@@ -250,4 +263,12 @@ def arguments(description: str) -> argparse.Namespace:
     parser.add_argument(
         "--run", nargs="*", default=[], metavar="NAME=RUN", help="runs of kneeoa-mm train-jsl"
     )
-    return parser.parse_args()
+    parser.add_argument("--folds", type=int, default=5, help="folds of the cohort (5)")
+    parser.add_argument("--seed", type=int, default=0, help="of folds and draws (0)")
+    asked = parser.parse_args()
+    try:
+        runs = parse_runs(asked.run)
+        analyse(asked.tables, asked.out, runs, folds=asked.folds, seed=asked.seed)
+    except KneeOAError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(error.exit_code) from None

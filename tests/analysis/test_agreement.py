@@ -11,6 +11,10 @@ from sklearn.metrics import cohen_kappa_score
 from typer.testing import CliRunner
 
 from kneeoa_mm.analysis.agreement import agreement
+from kneeoa_mm.analysis.report import report
+from kneeoa_mm.analysis.report.agreement import agreement_section
+from kneeoa_mm.analysis.report.checklists import filled_checklists
+from kneeoa_mm.analysis.report.runs import Run
 from kneeoa_mm.cli import app
 from kneeoa_mm.errors import InputError, TableError
 
@@ -118,3 +122,19 @@ def test_what_cannot_be_read_is_named(written, write_predictions, tmp_path):
     predictions = write_predictions(others, "others.parquet")
     with pytest.raises(InputError, match="graded none"):
         agreement(tmp_path, tmp_path / "out", predictions=predictions)
+
+
+def test_the_report_shows_readers_and_the_model_and_answers_claims_item(written, tmp_path):
+    _, _, predictions = written
+    agreement(tmp_path, tmp_path / "out", predictions=predictions, n_boot=50)
+    section = agreement_section(Run(tmp_path / "out", "out"))
+    kappa = _document(tmp_path / "out")["agreement"]["model"]["qwk"]["value"]
+    (table,) = section.tables
+    rows = {row[0]: row[1] for row in table.rows}
+    assert rows["Model and first reader"].startswith(f"{kappa:.3f} (")
+    assert set(rows) >= {"Two readers", "Model and second reader", "Model less second reader"}
+    (claim,) = [c for c in filled_checklists([section], []) if "CLAIM" in c.name]
+    (readers,) = [row for row in claim.rows if row.number == "18"]
+    assert "120 films of 60 persons were read twice" in readers.found[0].text
+    report([tmp_path / "out"], tmp_path / "r.html")
+    assert "Readers and the model" in (tmp_path / "r.html").read_text()

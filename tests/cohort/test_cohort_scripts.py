@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from kneeoa_mm.analysis.report import report
 from kneeoa_mm.config import shipped
 
 Write = Callable[[dict[str, str]], Path]
@@ -21,7 +22,7 @@ Write = Callable[[dict[str, str]], Path]
 
 def _analyse(cohort: str, tables: Path, out: Path) -> None:
     script = runpy.run_path(str(shipped("cohorts") / cohort / "analyse.py"))
-    script["analyse"](tables, out, {})
+    script["analyse"](tables, out, {}, n_boot=50)
 
 
 def test_the_oai_script_runs_on_a_release_of_ten(
@@ -43,7 +44,12 @@ def test_the_oai_script_runs_on_a_release_of_ten(
     assert (tmp_path / "out" / "survival" / "tkr_by_site" / "survival.json").is_file()
     assert (tmp_path / "out" / "survival" / "tkr_by_age" / "survival.json").is_file()
     told = capsys.readouterr().out
-    assert "No knee has an event at a known time: pain_progression\n" in told
+    assert "survival pain_progression: No knee has the event" in told
+    report([tmp_path / "out"], tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    assert "What could not be computed" in page
+    assert "survival pain_progression" in page
+    assert "Readers and the model" in page
     assert "persons are too few to judge" in told or "no year with an event" in told
     for title in ("Flow", "Table 1 by jsl_48m", "Incidence by KL grade", "Models", "Two readings"):
         assert f"\n{title}" in told
@@ -117,3 +123,17 @@ def test_each_script_says_what_it_wants(
     told = capsys.readouterr().out
     assert "--out" in told
     assert "NAME=RUN" in told
+    assert "--folds" in told
+    assert "--seed" in told
+
+
+def test_a_script_says_what_is_wrong_with_its_input_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = str(shipped("cohorts") / "oai" / "analyse.py")
+    asked = [script, str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", asked)
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(script, run_name="__main__")
+    assert stopped.value.code == 3
+    assert str(tmp_path / "nowhere") in capsys.readouterr().err

@@ -57,7 +57,7 @@ def results(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the cohort's own analysis script writes."""
     out = tmp_path_factory.mktemp("results")
     script = runpy.run_path(str(shipped("cohorts") / "synthetic" / "analyse.py"))
-    script["analyse"](data, out, {})
+    script["analyse"](data, out, {}, n_boot=50)
     return out
 
 

@@ -23,6 +23,7 @@ _COMMANDS = {
     "comparison": "compare",
     "survival": "survival",
     "saliency": "explain",
+    "agreement": "agreement",
     "report": "report",
 }
 

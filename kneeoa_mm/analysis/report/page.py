@@ -14,19 +14,23 @@ from typing import NamedTuple
 import jinja2
 
 from kneeoa_mm import __version__
+from kneeoa_mm.analysis.agreement import AGREEMENT_FILE
 from kneeoa_mm.analysis.evaluation import METRICS_FILE
+from kneeoa_mm.analysis.report.agreement import agreement_section
 from kneeoa_mm.analysis.report.beside import folder_beside, write_beside
 from kneeoa_mm.analysis.report.checklists import Checklist, filled_checklists
 from kneeoa_mm.analysis.report.cohort import cohort_section
 from kneeoa_mm.analysis.report.comparison import COMPARE_FILE, comparison_section
 from kneeoa_mm.analysis.report.evaluation import evaluation_section
 from kneeoa_mm.analysis.report.films import films_section
+from kneeoa_mm.analysis.report.not_computed import not_computed_section
 from kneeoa_mm.analysis.report.parts import NOTHING, Section, Table
 from kneeoa_mm.analysis.report.predictions import predictions_section
 from kneeoa_mm.analysis.report.runs import Run, find_runs
 from kneeoa_mm.analysis.report.saliency import saliency_section
 from kneeoa_mm.analysis.report.survival import survival_section
 from kneeoa_mm.analysis.report.training import training_section
+from kneeoa_mm.analysis.results import NOT_COMPUTED_FILE
 from kneeoa_mm.analysis.survival import SURVIVAL_FILE
 from kneeoa_mm.errors import InputError, OutputExistsError
 from kneeoa_mm.records import StageResult
@@ -35,7 +39,7 @@ from kneeoa_mm.run_folder import CONFIG_FILE, write_text
 TITLE = "Knee osteoarthritis analysis"
 REPORT_FILE = "report.html"
 _TEMPLATE = "page.html.j2"
-_PREDICT = "predict"
+_PREDICT, _SKIPPED = "predict", "stages without a result"
 _SHOWN_OF_HASH = 12
 _GENERAL_LIMITS = (
     "For research only. This is not a medical device, and nothing here may guide the care of a "
@@ -69,7 +73,9 @@ KINDS = (
     Kind("compare", "Comparison", (COMPARE_FILE,), comparison_section),
     Kind("evaluate", "Evaluation", (METRICS_FILE,), evaluation_section),
     Kind("survival", "Times to events", (SURVIVAL_FILE,), survival_section),
+    Kind("agreement", "Readers", (AGREEMENT_FILE,), agreement_section),
     Kind("explain", "Explanation", ("saliency.csv",), saliency_section),
+    Kind(_SKIPPED, "Not computed", (NOT_COMPUTED_FILE,), not_computed_section),
 )
 """In the order of the report."""
 
@@ -96,7 +102,7 @@ def report(
         raise OutputExistsError("The report exists.", where=page, fix="add --overwrite")
     made = [(kind, _read(kind, run)) for kind in KINDS for run in found[kind.command]]
     sections = [section for _, section in made]
-    absent = [kind.command for kind in KINDS if not found[kind.command]]
+    absent = [k.command for k in KINDS if not found[k.command] and k.command != _SKIPPED]
     limits = _limits(sections)
     checklists = filled_checklists(sections, limits)
     methods = _methods(made)
