@@ -1,15 +1,15 @@
 """Do knees keep their grades when they come from a film instead of a ready crop?
 
-    python benchmarks/films_keep_grades.py CROPS MODEL OUT --knees 300
-    python benchmarks/films_keep_grades.py CROPS MODEL OUT --detector auto
+    python benchmarks/films_keep_grades.py CROPS OUT MODEL --knees 300
+    python benchmarks/films_keep_grades.py CROPS OUT MODEL MODEL --detector auto
 
 CROPS is a folder of graded PNGs whose framing MODEL states in its contract. Each knee is graded
 directly; then pairs of knees are set into bilateral films (12-bit DICOM, 2494 px wide), which go
 through ``preprocess`` and ``predict``. The films are those of ``synthetic.composites``, with the
 crop itself laid over its drawn continuation, so that nothing that was graded is lost on the film.
 
-A cross-validated MODEL grades each knee by the member that never saw its subject, and pairs are of
-knees of one member.
+A cross-validated MODEL grades each knee by the members of the fold that never saw its subject, and
+pairs are of knees of one fold. Several models of the same folds vote together, uncalibrated.
 
 With ``--detector known`` (the default) the joint's box is the true one, or the true one with stated
 errors: what is lost then is lost to resampling and to the grader's own unrest. With a detector the
@@ -37,6 +37,7 @@ from kneeoa_mm.imaging.dicom import read_film
 from kneeoa_mm.imaging.films import cut_knees
 from kneeoa_mm.imaging.laterality import assign_sides
 from kneeoa_mm.imaging.preprocess import preprocess
+from kneeoa_mm.learning.ensemble import EnsembleRules
 from kneeoa_mm.learning.inference import Ensemble, load_ensemble, predict_knees
 from kneeoa_mm.learning.sources import read_knees
 from kneeoa_mm.records import Box, Photometric
@@ -57,16 +58,28 @@ Grades = tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]
 """Of the crops, of the films, and the true boxes."""
 
 
-def split_by_member(ensemble: Ensemble, knees: pd.DataFrame) -> list[tuple[Ensemble, pd.DataFrame]]:
-    """Each member with the knees whose subjects it never touched; without folds, all with all."""
-    if any(member.card.fold is None for member in ensemble.members):
+def load_together(models: list[Path]) -> Ensemble:
+    """The members of all models, by the voting of the first."""
+    first, *others = [load_ensemble(model) for model in models]
+    if not others:
+        return first
+    members = tuple(member for each in (first, *others) for member in each.members)
+    return Ensemble(members, EnsembleRules(voting=first.rules.voting))
+
+
+def split_by_fold(ensemble: Ensemble, knees: pd.DataFrame) -> list[tuple[Ensemble, pd.DataFrame]]:
+    """Each fold's members with the knees whose subjects none of them touched; else all with all."""
+    folds = dict.fromkeys(member.card.fold for member in ensemble.members)
+    if None in folds:
         return [(ensemble, knees)]
     parts = []
-    for member in ensemble.members:
-        known, subjects = member.card.seen_subjects, set(knees["subject_id"])
-        touched = known.in_training(subjects) | known.in_selection(subjects)
-        unseen = knees[~knees["subject_id"].isin(touched)]
-        parts.append((replace(ensemble, members=(member,)), unseen.iloc[: len(unseen) // 2 * 2]))
+    subjects = set(knees["subject_id"])
+    for fold in folds:
+        members = tuple(each for each in ensemble.members if each.card.fold == fold)
+        known = [member.card.seen_subjects for member in members]
+        touched = [each.in_training(subjects) | each.in_selection(subjects) for each in known]
+        unseen = knees[~knees["subject_id"].isin(set().union(*touched))]
+        parts.append((replace(ensemble, members=members), unseen.iloc[: len(unseen) // 2 * 2]))
     return parts
 
 
@@ -233,17 +246,17 @@ def main() -> None:
     """Make the films, grade them both ways, print and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("crops", type=Path)
-    parser.add_argument("model", type=Path)
     parser.add_argument("out", type=Path, help="JSON to write")
+    parser.add_argument("models", type=Path, nargs="+")
     parser.add_argument("--knees", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--detector", default="known", help="known, auto, yolo, profile or FOLDER")
     arguments = parser.parse_args()
-    ensemble = load_ensemble(arguments.model)
+    ensemble = load_together(arguments.models)
     knees = read_knees(arguments.crops)
     chosen = min(arguments.knees, len(knees)) // 2 * 2
     knees = knees.sample(chosen, random_state=arguments.seed).reset_index(drop=True)
-    parts = split_by_member(ensemble, knees)
+    parts = split_by_fold(ensemble, knees)
     cases = ERRORS if arguments.detector == "known" else [None]
     results: list[dict[str, Any]] = []
     for errors in cases:
