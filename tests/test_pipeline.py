@@ -134,7 +134,8 @@ def test_results_are_judged_explained_followed_and_put_on_one_page(tour):
         *("--grades", tour / "kl", "--best-possible", best, "--n-boot", 20),
     )
     comparison = json.loads((tour / "comparison" / "compare.json").read_text())
-    simple = {"clinical", "clinical_boosted", "kl_grade", "mjsw", "kl+grader"}
+    simple = {"clinical", "clinical_boosted", "kl_grade", "mjsw"}
+    simple |= {"kl+grader", "clinical+kl", "clinical+kl+grader"}
     assert set(comparison["models"]) == {"image", "fused"} | simple
     assert comparison["best_possible"]["both"] > comparison["best_possible"]["image"]
     run(
