@@ -106,5 +106,5 @@ def move_average(average: nn.Module, network: nn.Module, *, decay: float, before
     kept = min(decay, (1 + before) / (10 + before)) if before else 0.0
     for mean, new in zip(average.parameters(), network.parameters(), strict=True):
         mean.copy_(torch.lerp(new, mean, kept))
-    for buffer, new in zip(average.buffers(), network.buffers(), strict=True):
-        buffer.copy_(new)
+    for buffer, newest in zip(average.buffers(), network.buffers(), strict=True):
+        buffer.copy_(newest)
