@@ -346,8 +346,9 @@ class ExplainConfig(Settings):
     """Of deletion and insertion."""
     sensitivity_draws: int = Field(default=2, ge=1)
     """Noisy copies of each knee."""
-    repeat_knees: int = Field(default=3, ge=0)
-    """Knees, evenly spread, whose maps are made again: on noise, and with random weights."""
+    repeat_knees: int = Field(default=12, ge=0)
+    """Knees, evenly spread, whose maps are made again: on noise, and with random weights. An
+    interval needs ten persons."""
 
     @model_validator(mode="after")
     def _windows_leave_no_gap(self) -> ExplainConfig:

@@ -16,7 +16,6 @@ from kneeoa_mm.cohort_spec import read_cohort_spec
 from kneeoa_mm.config import find_recipe, load_config
 from kneeoa_mm.imaging.preprocess import preprocess
 from kneeoa_mm.learning.pretrain_kl import pretrain_kl
-from kneeoa_mm.learning.saliency.explain import explain
 from kneeoa_mm.learning.train_jsl import train_jsl
 from kneeoa_mm.progress import say
 from kneeoa_mm.records import Outcome, StageResult
@@ -25,6 +24,7 @@ from kneeoa_mm.settings import ExplainConfig, PreprocessConfig, PretrainKLConfig
 from kneeoa_mm.synthetic.cohort import synthesize
 from kneeoa_mm.workflows.attempts import Attempts
 from kneeoa_mm.workflows.compare import compare
+from kneeoa_mm.workflows.explain import explain
 from kneeoa_mm.workflows.predict import predict
 
 RECIPE = "demo"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from kneeoa_mm.analysis import looks
+from kneeoa_mm.analysis.results import sha256_of
 from kneeoa_mm.config import load_config
 from kneeoa_mm.errors import InputError, ItemError
 from kneeoa_mm.imaging.greys import read_greys_apart
@@ -16,6 +20,7 @@ from kneeoa_mm.learning.saliency import explain as stage
 from kneeoa_mm.records import StageResult
 from kneeoa_mm.run_folder import CONFIG_FILE
 from kneeoa_mm.settings import PreprocessConfig
+from kneeoa_mm.tables import PREDICTIONS_FILE
 
 
 def explain(
@@ -35,7 +40,7 @@ def explain(
         InputError: There is no such folder.
     """
     if films is None:
-        return stage.explain(data, model, out, **options)
+        return _logged(stage.explain(data, model, out, **options), model, out)
     if not films.is_dir():
         raise InputError("The folder of films is not there.", where=films)
     settings = _settings_of(data)
@@ -47,7 +52,23 @@ def explain(
             raise ItemError("E_READ", "the film lies outside the folder", stage="read")
         return read_greys_apart(path, settings)
 
-    return stage.explain(data, model, out, read_film=read_film, **options)
+    return _logged(stage.explain(data, model, out, read_film=read_film, **options), model, out)
+
+
+def _logged(result: StageResult, model: Path, out: Path) -> StageResult:
+    """Log, beside the model, that maps of held-out knees were looked at."""
+    maps = out / "saliency.csv"
+    if not maps.is_file():
+        return result
+    look = looks.log_look(
+        looks.log_beside(model / PREDICTIONS_FILE),
+        command="explain",
+        run=model.resolve().name,
+        predictions_sha256=sha256_of(maps),
+        knees=looks.held_out_knees(pd.read_csv(maps, dtype=str).drop_duplicates("knee_id")),
+        metrics=("maps",),
+    )
+    return replace(result, notes=(*result.notes, *looks.notes_of(look)))
 
 
 def _settings_of(data: Path) -> PreprocessConfig:

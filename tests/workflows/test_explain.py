@@ -1,5 +1,6 @@
 """Films for ``explain``: read as ``preprocess`` reads them, and from their folder alone."""
 
+import json
 import os
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 
 from kneeoa_mm.errors import InputError, ItemError
 from kneeoa_mm.learning.saliency import explain as stage
+from kneeoa_mm.records import StageResult
 from kneeoa_mm.settings import PreprocessConfig
 from kneeoa_mm.workflows.explain import explain
 
@@ -55,3 +57,21 @@ def test_films_are_refused_by_the_settings_of_the_run_that_cut_the_knees(read_fi
 def test_a_folder_that_is_not_there_stops_the_run(tmp_path):
     with pytest.raises(InputError, match="films"):
         explain(tmp_path, tmp_path, tmp_path, films=tmp_path / "absent")
+
+
+def test_maps_of_held_out_knees_leave_a_line_beside_the_model(tmp_path, monkeypatch):
+    model, out = tmp_path / "runs" / "kl", tmp_path / "out"
+    model.mkdir(parents=True)
+    (model / "config.yaml").write_text("seed: 0\n")
+
+    def explained(*_args, **_options):
+        out.mkdir()
+        rows = ["knee_id,member,split", "a,00,test", "a,01,test", "b,00,train"]
+        (out / "saliency.csv").write_text("\n".join(rows))
+        return StageResult("explain", out)
+
+    monkeypatch.setattr(stage, "explain", explained)
+    result = explain(tmp_path, model, out)
+    (line,) = (tmp_path / "runs" / "kl.looks.jsonl").read_text().splitlines()
+    assert (json.loads(line)["command"], json.loads(line)["knees"]) == ("explain", 1)
+    assert any("the first look" in note for note in result.notes)

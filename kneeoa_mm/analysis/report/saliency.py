@@ -76,8 +76,7 @@ def _add_gallery(section: Section, run: Run, images: pd.DataFrame) -> None:
     rows = {str(row["knee_id"]): row for row in images.to_dict("records")}
     if len(errors) < 2:
         section.notes.append(
-            "No truth of these knees is in the report, so they cannot be ordered by error; give "
-            "the cohort, or predictions with the truth, as well."
+            _why_not_ordered(run, images)
             if not errors
             else "The truth of one knee alone is in the report: there is no best and worst."
         )
@@ -90,14 +89,27 @@ def _add_gallery(section: Section, run: Run, images: pd.DataFrame) -> None:
     order = sorted(errors, key=lambda knee: errors[knee].size, reverse=True)
     n = min(_PER_SIDE, len(order) // 2)
     section.summary = (
-        f"{counted(len(images), 'knee')}, of which the truth of {len(errors)} is known: the {n} "
-        f"worst answers and the {n} best, in turn."
+        f"{counted(len(images), 'knee')}, of which the truth of {len(errors)} is known: of these, "
+        f"which were not chosen by their error, the {n} worst answers and the {n} best, in turn."
     )
     for worst, best in zip(order[:n], reversed(order[-n:]), strict=True):
         for side, knee in (("Worst", worst), ("Best", best)):
-            caption = f"{side}: {knee}; {errors[knee].text}."
+            caption = f"{side} of {len(errors)} explained: {knee}; {errors[knee].text}."
             _add_overlay(section, run.path, rows[knee]["image"], caption)
     section.tell("failures", f"{section.summary}", "images/")
+
+
+def _why_not_ordered(run: Run, images: pd.DataFrame) -> str:
+    of_risks = images.get("target", pd.Series(dtype=str)).eq(_PROGRESSION).any()
+    if of_risks and "outcome" not in images and len(run.predicted_outcomes()) > 1:
+        return (
+            "Several outcomes are predicted and saliency.csv does not say which of them the maps "
+            "are of, so knees cannot be ordered by error; run explain again."
+        )
+    return (
+        "No truth of these knees is in the report, so they cannot be ordered by error; give "
+        "the cohort, or predictions with the truth, as well."
+    )
 
 
 def _add_overlay(section: Section, folder: Path, name: str, caption: str) -> None:
@@ -117,13 +129,13 @@ def _errors(run: Run, images: pd.DataFrame) -> dict[str, _Error]:
         if knee not in truth.index:
             continue
         known = truth.loc[knee]
+        outcome = row.get("outcome") or (str(outcomes[0]) if len(outcomes) == 1 else "")
+        error = None
         if row.get("target") != _PROGRESSION:
             error = _of_grade(row.get("kl_grade_pred", ""), known["kl_grade"])
-        elif len(outcomes) == 1:
-            name = in_a_sentence(OUTCOME_NAMES[outcomes[0]])
-            error = _of_risk(row.get("risk", ""), known[str(outcomes[0])], name)
-        else:
-            error = None
+        elif outcome in OUTCOME_NAMES:
+            name = in_a_sentence(OUTCOME_NAMES[outcome])
+            error = _of_risk(row.get("risk", ""), known[outcome], name)
         if error is not None:
             found[knee] = error
     return found

@@ -107,6 +107,8 @@ def _sample(
     others = spread(rest, MOST_OTHERS) if Method.GRADIENT_SHAP in config.methods else rest[:0]
     rows = knees.iloc[np.concatenate([chosen, others])].reset_index(drop=True)
     table = None if clinical is None else read_clinical(clinical)
+    if table is not None and "split" in table and "split" not in rows:
+        rows["split"] = table["split"].reindex(rows["knee_id"]).to_numpy()
     return Sample(ensemble, rows, len(chosen), table, choose_device(device))
 
 
@@ -127,12 +129,16 @@ def _refuse_hopeless(sample: Sample, config: ExplainConfig, data: Path) -> None:
 
 def _groups(found: ExplainedKnee, sample: Sample) -> list[str]:
     """The groups whose mean map a knee belongs to."""
-    outcome = sample.ensemble.outcome_column
-    if found.answer.grades or outcome is None or found.risk is None:
-        grade = found.knee.get("kl_grade")
-        return groups_of(None if pd.isna(grade) else int(grade), found.grade)
+    grade = _known(found, sample, "kl_grade")
+    if found.outcome is None or found.risk is None:
+        return groups_of(grade, found.grade)
+    return risk_groups(_known(found, sample, found.outcome), found.risk, grade)
+
+
+def _known(found: ExplainedKnee, sample: Sample, column: str) -> int | None:
+    """What is known of a knee, with its image or in the table beside."""
+    value = found.knee.get(column)
     table, knee_id = sample.clinical, found.knee["knee_id"]
-    if table is None or outcome not in table or knee_id not in table.index:
-        return risk_groups(None, found.risk)
-    event = table.loc[knee_id, outcome]
-    return risk_groups(None if pd.isna(event) else int(event), found.risk)
+    if pd.isna(value) and table is not None and column in table and knee_id in table.index:
+        value = table.loc[knee_id, column]
+    return None if pd.isna(value) else int(value)

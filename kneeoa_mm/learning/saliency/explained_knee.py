@@ -73,6 +73,7 @@ class ExplainedKnee:
         person: Whose it is.
         answer: What was explained.
         grade: The grade that the members find most probable on average.
+        outcome: That the answer is of; None for grades.
         risk: Of progression, where the model predicts it.
         log_odds: Of the answer, averaged over members.
         reference_log_odds: The same of the blurred knee and the average person.
@@ -88,6 +89,7 @@ class ExplainedKnee:
     person: str
     answer: Answer
     grade: int
+    outcome: str | None
     risk: float | None
     log_odds: float
     reference_log_odds: float
@@ -180,6 +182,7 @@ def explain_knee(sample: Sample, index: int, config: ExplainConfig) -> Explained
         str(sample.persons[index]),
         answer,
         grade,
+        None if answer.grades else sample.ensemble.outcome_column,
         float(np.mean(risks)) if risks else None,
         float(np.mean(own)),
         float(np.mean(without)),

@@ -42,9 +42,9 @@ class Checks:
     """What the checks of some knees found; grows a knee at a time."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
-    """One a knee, method and measure."""
+    """One a knee, member, method and measure."""
     curves: list[dict[str, Any]] = field(default_factory=list)
-    """One a knee, method, curve and step."""
+    """One a knee, member, method, curve and step."""
 
     def add(
         self,
@@ -76,8 +76,12 @@ class Checks:
         return pd.concat([table, *filled], ignore_index=True) if filled else table
 
     def summary(self, seed: int) -> list[dict[str, Any]]:
-        """Mean of each measure and method, with the interval of a bootstrap of persons."""
-        table = self.by_knee()
+        """Mean of each measure and method, with the interval of a bootstrap of persons.
+
+        A knee that several members speak on counts once, by the mean over them.
+        """
+        names = ["method", "measure", "knee_id", "person"]
+        table = self.by_knee().groupby(names, sort=False)["value"].mean().reset_index()
         order = {name: place for place, name in enumerate(MEASURES)}
         found = []
         for (method, measure), part in table.groupby(["method", "measure"], sort=False):
@@ -96,16 +100,19 @@ class Checks:
         """Mean probability of each step of each curve, over knees."""
         names = ["method", "curve", "share"]
         table = pd.DataFrame(self.curves, columns=["knee_id", "person", *names, "probability"])
-        grouped = table.groupby(names, sort=False)["probability"]
+        by_knee = table.groupby([*names, "knee_id"], sort=False)["probability"].mean()
+        grouped = by_knee.groupby(level=names, sort=False)
         return grouped.agg(probability="mean", n_knees="size").reset_index()
 
 
 def _gain(table: pd.DataFrame, measure: str, name: str, *, over: str, sign: int) -> pd.DataFrame:
     part = table[table["measure"] == measure]
-    control = part[part["method"] == over].set_index("knee_id")["value"]
+    keys = ["knee_id", "member"]
+    control = part[part["method"] == over].set_index(keys)["value"]
     # orders are controls of maps: detail is judged against chance, and nothing against itself
     maps = part[~part["method"].isin({RANDOM_ORDER, over})].copy()
-    maps["value"] = sign * (maps["value"] - maps["knee_id"].map(control))
+    own = control.reindex(pd.MultiIndex.from_frame(maps[keys])).to_numpy()
+    maps["value"] = sign * (maps["value"] - own)
     maps["measure"] = name
     return maps
 

@@ -30,19 +30,22 @@ def groups_of(grade: int | None, predicted: int | None) -> list[str]:
     return [ALL, f"true_kl_{grade}", errors[int(np.sign((predicted or 0) - grade))]]
 
 
-def risk_groups(event: int | None, probability: float) -> list[str]:
-    """The groups of a knee by its outcome, at a risk of one half.
+def risk_groups(event: int | None, probability: float, grade: int | None = None) -> list[str]:
+    """The groups of a knee by its outcome, at a risk of one half, and by its grade.
 
     Example:
-        >>> risk_groups(1, 0.2)
-        ['all', 'event', 'event_missed']
+        >>> risk_groups(1, 0.2, 2)
+        ['all', 'true_kl_2', 'event', 'event_missed']
+        >>> risk_groups(None, 0.2)
+        ['all']
     """
+    groups = [ALL] if grade is None else [ALL, f"true_kl_{grade}"]
     if event is None:
-        return [ALL]
+        return groups
     is_alarm = probability >= DECISION_THRESHOLD
     if event:
-        return [ALL, "event", "event_found" if is_alarm else "event_missed"]
-    return [ALL, "no_event", "false_alarm" if is_alarm else "no_event_found"]
+        return [*groups, "event", "event_found" if is_alarm else "event_missed"]
+    return [*groups, "no_event", "false_alarm" if is_alarm else "no_event_found"]
 
 
 @dataclass

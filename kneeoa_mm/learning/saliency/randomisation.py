@@ -20,7 +20,8 @@ def randomise(network: Network, images: Tensor, stages: int, seed: int) -> list[
     """Copies of a network whose weights lose their meaning, from its heads down.
 
     Adebayo et al. 2018, cascading randomisation. Weights are shuffled within each tensor and not
-    drawn anew, so that activations keep their size in networks of any depth.
+    drawn anew, so that activations keep their size in networks of any depth. What normalising
+    layers have learnt of the data's means and variances is shuffled with the weights of the layer.
 
     Args:
         network: The trained network.
@@ -50,27 +51,32 @@ def randomise(network: Network, images: Tensor, stages: int, seed: int) -> list[
     for stage in range(stages):
         current = copy.deepcopy(current)
         if stage == 0:
-            named = current.named_parameters()
-            own = [parameter for name, parameter in named if not name.startswith("encoder.")]
+            named = [*current.named_parameters(), *current.named_buffers()]
+            own = [each for name, each in named if not name.startswith("encoder.")]
         else:
             last = round(len(layers) * stage / max(stages - 1, 1))
-            own = _parameters(current.encoder, layers[done:last])
+            own = _learnt(current.encoder, layers[done:last])
             done = last
         _shuffle(own, generator)
         copies.append(current)
     return copies
 
 
-def _parameters(module: nn.Module, names: list[str]) -> list[nn.Parameter]:
-    found = (module.get_submodule(name).parameters(recurse=False) for name in names)
-    return [parameter for each in found for parameter in each]
+def _learnt(module: nn.Module, names: list[str]) -> list[Tensor]:
+    """Weights of some layers, and the statistics that they have kept of the data."""
+    layers = [module.get_submodule(name) for name in names]
+    return [
+        each
+        for layer in layers
+        for each in (*layer.parameters(recurse=False), *layer.buffers(recurse=False))
+    ]
 
 
-def _shuffle(parameters: list[nn.Parameter], generator: torch.Generator) -> None:
+def _shuffle(tensors: list[Tensor], generator: torch.Generator) -> None:
     with torch.no_grad():
-        for parameter in parameters:
-            order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
-            parameter.copy_(parameter.flatten()[order].view_as(parameter))
+        for tensor in tensors:
+            order = torch.randperm(tensor.numel(), generator=generator).to(tensor.device)
+            tensor.copy_(tensor.flatten()[order].view_as(tensor))
 
 
 def rank_correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:

@@ -148,18 +148,24 @@ class SaliencyRun:
         return drawn_on
 
     def _check(self, found: ExplainedKnee) -> None:
-        voice = found.voices[0]
+        is_repeated = self._n_checked in self._repeated
+        for number, voice in enumerate(found.voices):
+            # each knee has its own draws, so that they vary between persons as the knees do
+            rng = np.random.default_rng([self._config.seed, self._n_checked, number])
+            self._check_voice(found, voice, rng, is_repeated=is_repeated)
+        self._n_checked += 1
+
+    def _check_voice(
+        self, found: ExplainedKnee, voice: Voice, rng: np.random.Generator, *, is_repeated: bool
+    ) -> None:
+        """Check the maps of one member on one knee."""
         knee_id = str(found.knee["knee_id"])
         knee = {"knee_id": knee_id, "person": found.person, "member": voice.member.name}
         mask = self._spaces.mask(found, voice.placement, len(voice.grey))
-        # each knee has its own draws, so that they vary between persons as the knees do
-        rng = np.random.default_rng([self._config.seed, self._n_checked])
         for name, order in control_orders(voice.question, rng).items():
             control = faithfulness.check_order(voice.question, order, self._config)
             self._checks.add(knee, name, *control)
         removals = remove_at_random(voice.question, self._config.infidelity_draws, rng)
-        is_repeated = self._n_checked in self._repeated
-        self._n_checked += 1
         for each in voice.found:
             if each.is_drawn:
                 values, curves = faithfulness.check(

@@ -30,6 +30,8 @@ def knee_columns(found: ExplainedKnee) -> dict[str, Any]:
     """What ``saliency.csv`` says of a knee in each of its rows."""
     return {
         "target": found.answer.name,
+        "outcome": found.outcome,
+        "split": found.knee.get("split"),
         "kl_grade_pred": found.grade,
         "risk": found.risk,
         "log_odds": found.log_odds,

@@ -224,6 +224,25 @@ def test_randomisation_descends_from_the_heads_and_keeps_the_weights_of_each_lay
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
+def test_random_layers_forget_what_they_normalised_by_too():
+    """Means and variances of a normalising layer are learnt from the data, as its weights are."""
+    torch.manual_seed(1)
+    network = KLNetwork("simple_cnn").eval()
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert norms
+    for norm in norms:
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    before = {name: value.clone() for name, value in network.named_buffers()}
+    heads, *_, everything = randomise(network, torch.randn(1, 1, 64, 64), len(STAGES), seed=0)
+    for name, buffer in everything.named_buffers():
+        if buffer.numel() > 1:
+            assert not buffer.equal(before[name]), name
+            assert torch.equal(buffer.sort().values, before[name].sort().values)
+    kept = dict(heads.named_buffers())
+    assert all(kept[name].equal(old) for name, old in before.items())
+
+
 def test_rank_correlation_compares_sizes():
     one = np.arange(-8, 8, dtype=np.float32).reshape(4, 4)
     assert rank_correlation(one, -2 * one) == pytest.approx(1)
@@ -255,6 +274,26 @@ def test_the_table_averages_knees_and_draws_persons(monkeypatch):
     curves = checks.mean_curves()
     last = curves[(curves["method"] == "saliency") & (curves["share"] == 1)]
     assert last["probability"].item() == pytest.approx(0.5)
+
+
+def test_a_knee_counts_once_by_the_mean_of_the_members_that_speak():
+    """And each map is held against the random order of its own member."""
+    checks = Checks()
+    areas = {("a", "m"): 0.2, ("a", "n"): 0.6, ("b", "m"): 0.8}
+    for (knee, member), value in areas.items():
+        identity = {"knee_id": knee, "person": knee, "member": member}
+        control = 0.1 if member == "m" else 0.3
+        curve = {"insertion": np.array([0.0, value])}
+        checks.add(identity, RANDOM_ORDER, {"insertion_area": control}, curve)
+        checks.add(identity, "saliency", {"insertion_area": value}, curve)
+    rows = {(row["method"], row["measure"]): row for row in checks.summary(seed=0)}
+    assert rows["saliency", "insertion_area"]["value"] == pytest.approx((0.4 + 0.8) / 2)
+    assert rows["saliency", "insertion_area"]["n_knees"] == 2
+    assert rows["saliency", "insertion_gain"]["value"] == pytest.approx((0.2 + 0.7) / 2)
+    curves = checks.mean_curves()
+    last = curves[(curves["method"] == "saliency") & (curves["share"] == 1)]
+    assert last["probability"].item() == pytest.approx(0.6)
+    assert last["n_knees"].item() == 2
 
 
 @pytest.mark.parametrize("n_persons", [1, 9, 10])

@@ -55,6 +55,10 @@ def test_each_knee_is_explained_by_the_members_that_never_saw_its_person(explain
     assert members["trial:0:0:L"] == "01,02,mean"
     assert set(members.drop("trial:0:0:L")) == {"00,01,02,mean"}
     assert set(rows["method"]) == set(ALL_METHODS)
+    assert set(rows["outcome"]) == {"jsl_48m"}
+    checked = pd.read_csv(out / "faithfulness_knees.csv", dtype={"member": str})
+    spoke = checked.groupby("knee_id")["member"].agg(set)
+    assert spoke["trial:0:0:L"] == {"01", "02"}, "every member that speaks is checked"
     assert not rows["seen_in_training"].any()
     assert result.counts["knees"] == 3
     assert len(rows) == result.counts["maps"] == 5 * (3 + 4 + 4)
@@ -139,9 +143,11 @@ def test_mean_maps_are_by_outcome_and_error_of_a_progression_model(explained):
     out, _ = explained
     with np.load(out / "mean_maps.npz") as means:
         groups = {name.split("/")[0] for name in means}
-    assert {"all"} < groups <= {
+    grades = {name for name in groups if name.startswith("true_kl_")}
+    assert {"all"} < groups - grades <= {
         "all", "event", "event_found", "event_missed", "no_event", "false_alarm", "no_event_found"
     }  # fmt: skip
+    assert grades, "by grade as well, of a model of progression too"
     assert (out / "mean_maps.png").is_file()
 
 
