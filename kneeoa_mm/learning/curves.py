@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from kneeoa_mm.run_folder import atomic_path
@@ -15,7 +16,7 @@ def plot_history(history: pd.DataFrame, path: Path) -> Path:
 
     Args:
         history: Rows of ``history.csv``.
-        path: The PNG to write.
+        path: The PNG to write; the same as SVG goes beside it.
     """
     scores = [c for c in ("val_accuracy", "val_qwk", "val_auroc", "val_jsl_auroc") if c in history]
     figure = Figure(figsize=(4 * (1 + len(scores)), 3.2), layout="constrained")
@@ -33,6 +34,8 @@ def plot_history(history: pd.DataFrame, path: Path) -> Path:
     for axis in axes:
         axis.set_xlabel("epoch")
         axis.spines[["top", "right"]].set_visible(False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=150, metadata={"Software": None})
+    for place, metadata in ((path, {"Software": None}), (path.with_suffix(".svg"), {"Date": None})):
+        # the same history gives the same file
+        with rc_context({"svg.hashsalt": "kneeoa-mm"}), atomic_path(place) as temporary:
+            figure.savefig(temporary, dpi=150, format=place.suffix[1:], metadata=metadata)
     return path

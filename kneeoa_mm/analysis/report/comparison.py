@@ -31,7 +31,12 @@ from kneeoa_mm.records import Estimate
 
 COMPARE_FILE = "compare.json"
 _BEST_POSSIBLE = {"image": "image", "clinical": "clinical", "fused": "both"}
-_MAIN = ("auroc", "auprc", "brier")
+_MAIN = ("auroc", "auprc", "auprc_baseline", "brier")
+_PAIRED = {
+    "concordance": "Case above control",
+    "odds_ratio": "Odds ratio, a standard deviation",
+    "odds_ratio_adjusted_for_kl": "The same beside the KL grade",
+}
 _FURTHER = (
     "auroc_kl_1_to_3",
     "auroc_within_kl_1_to_3",
@@ -68,6 +73,8 @@ def comparison_section(run: Run) -> Section:
             known = f"; best possible {best[name]:.2f}" if name in best else ""
             section.headline.append(tile._replace(detail=tile.detail + known))
     section.tables.append(_model_table(title, models, best))
+    if pairs := document.get("within_pairs"):
+        section.tables.append(_pair_table(title, pairs))
     further = [name for name in _FURTHER if any(name in metrics for metrics in models.values())]
     if further:
         section.tables.append(_further_table(title, models, further))
@@ -117,17 +124,19 @@ def _model_table(
     title: str, models: Mapping[str, Mapping[str, Estimate]], best: Mapping[str, float]
 ) -> Table:
     nothing = Estimate(None)
+    main = [m for m in _MAIN if m == "auroc" or any(m in each for each in models.values())]
     rows = [
         [
             model_name(name),
-            *(with_interval(estimates.get(metric, nothing), 2) for metric in _MAIN),
+            *(with_interval(estimates.get(metric, nothing), 2) for metric in main),
             *([show(best.get(name), 2)] if best else []),
         ]
         for name, estimates in models.items()
     ]
-    columns = ["Model", *(METRIC_NAMES[metric] for metric in _MAIN)]
+    columns = ["Model", *(METRIC_NAMES[metric] for metric in main)]
     return Table(
-        f"{title}: models compared, with 95 % intervals.",
+        f"{title}: models compared, with 95 % intervals. AUROC and AUPRC count pairs of knees of "
+        "one fold.",
         [*columns, "Best possible AUROC"] if best else columns,
         rows,
         [bar_of(estimates.get("auroc", nothing)) for estimates in models.values()],
@@ -145,6 +154,22 @@ def _further_table(
     return Table(f"{title}: within grades, and calibration, with 95 % intervals.", columns, rows)
 
 
+def _pair_table(title: str, pairs: Mapping[str, Any]) -> Table:
+    nothing = Estimate(None)
+    rows = [
+        [
+            model_name(name),
+            *(with_interval(from_json(e[m]) if m in e else nothing, 2) for m in _PAIRED),
+        ]
+        for name, e in pairs["models"].items()
+    ]
+    caption = (
+        f"{title}: within {counted(pairs['pairs'], 'matched pair')} of a case and its control, "
+        "with 95 % intervals; odds ratios by conditional logistic regression."
+    )
+    return Table(caption, ["Model", *_PAIRED.values()], rows)
+
+
 def _difference_table(differences: Mapping[str, Any]) -> Table:
     rows = []
     for pair, metrics in differences.items():
@@ -157,7 +182,7 @@ def _difference_table(differences: Mapping[str, Any]) -> Table:
             rows.append([name, metric_name(metric), *cells])
     caption = (
         "Differences on the same draws of persons; an interval without 0 tells two apart. "
-        "P by DeLong's test with persons as clusters."
+        "Intervals with a P are of DeLong's test with persons as clusters."
     )
     return Table(caption, ["Difference", "Metric", "Value", "95 % CI", "P"], rows)
 

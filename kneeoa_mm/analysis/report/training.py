@@ -44,7 +44,7 @@ def training_section(run: Run) -> Section:
     )
     if (run.path / "history.png").is_file():
         caption = "Loss and validation metrics by epoch, one line a member."
-        section.add_picture(run.path / "history.png", caption, wide=True)
+        section.add_figure(run.path, "history", caption, wide=True)
     ensemble = _ensemble(run)
     section.card = card_table(run.name, cards, config, ensemble)
     if cards:

@@ -161,6 +161,28 @@ def test_drawn_joint_spaces_leave_out_the_bone(tmp_path):
     assert polygon.tolist() == [[0, 0], [0.5, 0], [0.5, 1]]
 
 
+@pytest.mark.real_data
+def test_real_outlines_lie_in_the_middle_of_the_knee_and_are_a_small_part_of_it(real_data):
+    """Of every fifth outlined knee: between a tenth and nine tenths of its height.
+
+    Oracle: the shoelace formula on the points as they were drawn, for the mask's area.
+    """
+    path = real_data / "joint_polygons.json"
+    drawn, read = json.loads(path.read_text()), read_joint_spaces(path).on_images
+    assert set(read) == set(drawn)
+    for name in sorted(drawn)[::5]:
+        (polygon,) = read[name]
+        points = [s["points"] for s in drawn[name]["shapes"] if s["label"] != "Knee_Bone"]
+        x, y = np.array(points[0]).T
+        width, height = drawn[name]["width"], drawn[name]["height"]
+        shoelace = abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2 / (width * height)
+        whole = Placement(0, 0, width, height, is_mirrored=False)
+        mask = whole.mask([polygon * [width, height]], 224)
+        assert mask.mean() == pytest.approx(shoelace, rel=0.1, abs=0.002), name
+        assert 0.002 < shoelace < 0.25, name
+        assert 0.1 < polygon[:, 1].min() < polygon[:, 1].max() < 0.9, name
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_joint_spaces_on_films_come_from_a_table(tmp_path, suffix):
     frame = pd.DataFrame({"knee_id": ["a:1:0:L", "a:2:0:L"], "joint_space_px": ["[[1,2]]", None]})
