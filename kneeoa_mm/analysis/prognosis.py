@@ -15,7 +15,7 @@ from kneeoa_mm.analysis.nonparametric import IncidenceCurve
 from kneeoa_mm.analysis.regression import FIT_ERRORS, cox_risks
 from kneeoa_mm.analysis.results import as_json
 from kneeoa_mm.analysis.risk_over_time import auroc_at, brier_at, integrated_brier, uno_c
-from kneeoa_mm.analysis.risk_thirds import by_third, intervals_by_third, thirds_of
+from kneeoa_mm.analysis.risk_thirds import Thirds, by_third, intervals_by_third, thirds_of
 from kneeoa_mm.analysis.time_to_event import TimeToEvent, horizons_to
 from kneeoa_mm.analysis.turnbull import IntervalCurve
 from kneeoa_mm.folds import folds_of, make_folds
@@ -156,7 +156,8 @@ def judge_models(
         foretold[PREDICTIONS] = _Foretold(by_horizon[horizon_months], by_horizon, given.fold)
         shown = PREDICTIONS
     measured = {name: _measures(name, each, judged) for name, each in foretold.items()}
-    thirds, risk = {}, None
+    thirds: Thirds = {}
+    risk = None
     if shown is not None:
         thirds = thirds_of(foretold[shown].score, foretold[shown].fold)
         risk = foretold[shown].risks.get(main)

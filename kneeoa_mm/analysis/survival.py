@@ -147,7 +147,7 @@ def survive(
     document = found.document
     asked = {"command": "survival", **settings.model_dump(mode="json")}
     document["provenance"] = asked | provenance_of(cohort)
-    document["looks"] = given and _look(table, given)
+    document["looks"] = None if given is None else _look(table, given)
     document["notes"] += looks.notes_of(document["looks"])
     with open_run(out, config_yaml=settings.to_yaml(), overwrite=overwrite) as run:
         for name, figure in _draw(settings, found):
@@ -207,7 +207,7 @@ def _analyse(
     prognosis = judge_models(
         data,
         settings.covariates,
-        given and given.predicted,
+        None if given is None else given.predicted,
         horizon_months=horizon_months,
         n_boot=settings.n_boot,
         seed=settings.seed,

@@ -191,7 +191,7 @@ def _outcome_target(usable: pd.DataFrame, outcome: Outcome) -> Target:
 def _folds(judged: pd.DataFrame) -> NDArray[np.int64] | None:
     if "fold" not in judged or judged["fold"].isna().all():
         return None
-    return judged["fold"].fillna(-1).to_numpy(np.int64)
+    return np.asarray(judged["fold"].fillna(-1), dtype=np.int64)
 
 
 def _judged(

@@ -84,7 +84,7 @@ def analyse_cohort(
     notes, outputs = list(built.notes), {"cohort": out / "cohort"}
     documents: dict[Outcome, dict[str, Any]] = {}
     attempts = Attempts()
-    drawn = {"n_boot": n_boot, "seed": seed}
+    drawn: dict[str, Any] = {"n_boot": n_boot, "seed": seed}
     for outcome in Outcome:
         predicting = {name: run for name, run in runs.items() if _predicts(run, outcome)}
         survived = attempts.attempt(

@@ -21,6 +21,7 @@ def _probabilities(n: int, seed: int = 0) -> np.ndarray:
 
 
 def test_macro_averages_count_the_grades_in_the_truth_and_score_the_never_predicted_as_zero():
+    """Oracle: worked out by hand."""
     truth = np.array([0, 0, 0, 1, 1, 4])
     predicted = np.array([0, 0, 1, 1, 3, 0])
     # recalls 2/3, 1/2, 0; precisions 2/3, 1/2, 0 of grades 0, 1, 4; grade 3 is not in the truth
@@ -43,6 +44,7 @@ def _kappa_by_definition(truth: np.ndarray, predicted: np.ndarray) -> float:
 
 @given(GRADES, st.integers(0, 10**6))
 def test_quadratic_kappa_is_its_definition_also_where_grades_are_absent(truth, seed):
+    """Oracle: Cohen's formula of 1968, with the expectation over all pairs of the margins."""
     predicted = np.random.default_rng(seed).choice([0, 2, 4], len(truth))
     if len(np.unique(np.concatenate([truth, predicted]))) < 2:
         return
@@ -51,6 +53,7 @@ def test_quadratic_kappa_is_its_definition_also_where_grades_are_absent(truth, s
 
 
 def test_quadratic_kappa_weighs_a_miss_by_its_distance_even_when_middle_grades_are_absent():
+    """Oracle: worked out by hand."""
     near = metrics.qwk(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]))
     far = metrics.qwk(np.array([0, 0, 4, 4]), np.array([0, 4, 4, 4]))
     mixed = metrics.qwk(np.array([0, 0, 4, 4, 1]), np.array([0, 4, 4, 4, 0]))
@@ -66,6 +69,7 @@ def test_quadratic_kappa_of_one_constant_grade_is_undefined():
 
 
 def test_multiclass_brier_runs_from_zero_for_certainty_to_two_for_certain_error():
+    """Oracle: its two ends, by definition."""
     truth = np.array([0, 3])
     assert metrics.kl_brier(truth, np.eye(5)[truth]) == 0
     assert metrics.kl_brier(truth, np.eye(5)[(truth + 1) % 5]) == pytest.approx(2)
@@ -73,6 +77,7 @@ def test_multiclass_brier_runs_from_zero_for_certainty_to_two_for_certain_error(
 
 
 def test_one_against_rest_averages_over_the_grades_that_are_there():
+    """Oracle: all pairs of each grade and the rest, counted one by one."""
     truth = np.array([0, 0, 1, 1, 3, 3, 3])
     probability = _probabilities(len(truth))
     each = [_auroc_by_pairs((truth == k).astype(int), probability[:, k]) for k in (0, 1, 3)]
@@ -81,6 +86,7 @@ def test_one_against_rest_averages_over_the_grades_that_are_there():
 
 
 def test_osteoarthritis_is_ranked_by_the_probability_of_two_and_more():
+    """Oracle: all pairs, counted one by one."""
     truth = np.array([0, 1, 1, 2, 3, 4, 0, 2])
     probability = _probabilities(len(truth))
     expected = _auroc_by_pairs((truth >= 2).astype(int), 1 - probability[:, 0] - probability[:, 1])
@@ -109,6 +115,7 @@ def test_a_certain_and_right_grader_has_no_calibration_error():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_calibration_error_is_that_of_torchmetrics(seed):
+    """Oracle: torchmetrics."""
     torch = pytest.importorskip("torch")
     from torchmetrics.functional.classification import multiclass_calibration_error
 
@@ -133,6 +140,7 @@ def _calibration_error_of(flattery: float, trial: int) -> tuple[metrics.Estimate
 
 
 def test_intervals_of_the_calibration_error_cover_the_true_one():
+    """Oracle: simulation of graders with a known calibration error."""
     intervals = [_calibration_error_of(0.2, trial)[0] for trial in range(60)]
     # 0.95 within three standard errors of 60 trials
     assert np.mean([each.ci_low <= 0.2 <= each.ci_high for each in intervals]) >= 0.86
@@ -147,6 +155,7 @@ def test_the_interval_of_a_small_calibration_error_holds_its_value():
 
 
 def test_coverage_and_size_of_sets_by_hand():
+    """Oracle: counted by hand."""
     sets = np.array([[1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 1, 1, 1, 0]], dtype=bool)
     truth = np.array([1, 3, 3])
     assert metrics.coverage(truth, sets) == pytest.approx(2 / 3)
@@ -173,6 +182,7 @@ def _auroc_by_pairs(event: np.ndarray, score: np.ndarray) -> float:
 
 @given(st.integers(0, 10**6))
 def test_auroc_is_the_share_of_ordered_pairs_with_ties(seed):
+    """Oracle: all pairs, counted one by one, ties half."""
     generator = np.random.default_rng(seed)
     event = np.concatenate([[0, 1], generator.integers(0, 2, 30)])
     score = generator.integers(0, 6, 32) / 5
@@ -180,12 +190,14 @@ def test_auroc_is_the_share_of_ordered_pairs_with_ties(seed):
 
 
 def test_average_precision_by_hand():
+    """Oracle: the sum over recalls, by hand."""
     # ranked events: 1, 0, 1 -> precision 1 at recall 1/2, 2/3 at recall 1
     found = metrics.auprc(np.array([1, 0, 1]), np.array([0.9, 0.8, 0.7]))
     assert found == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
 
 
 def test_scaled_brier_is_one_for_certainty_and_zero_for_the_prevalence():
+    """Oracle: its two fixed points, by definition."""
     event = np.array([1, 0, 0, 0])
     assert metrics.scaled_brier(event, event.astype(float)) == pytest.approx(1)
     assert metrics.scaled_brier(event, np.full(4, 0.25)) == pytest.approx(0)
@@ -210,12 +222,14 @@ def test_net_benefit_is_the_formula_of_vickers_and_elkin(seed, threshold):
 
 
 def test_treating_all_is_worth_nothing_at_the_prevalence_and_nobody_gains_by_a_useless_model():
+    """Oracle: Vickers and Elkin's formula at the prevalence, where gain and cost cancel."""
     event = np.array([1, 0, 0, 0])
     assert metrics.treat_all(0.25)(event, np.zeros(4)) == pytest.approx(0)
     assert metrics.net_benefit(0.2)(event, np.zeros(4)) == 0
 
 
 def test_sensitivity_and_specificity_count_a_risk_at_the_threshold_as_positive():
+    """Oracle: counted by hand."""
     event, risk = np.array([1, 1, 0, 0, 0]), np.array([0.2, 0.1, 0.2, 0.1, 0.0])
     assert metrics.sensitivity(0.2)(event, risk) == pytest.approx(1 / 2)
     assert metrics.specificity(0.2)(event, risk) == pytest.approx(2 / 3)
@@ -224,10 +238,12 @@ def test_sensitivity_and_specificity_count_a_risk_at_the_threshold_as_positive()
 
 
 def test_brier_score_by_hand():
+    """Oracle: two squares, by hand."""
     assert metrics.brier(np.array([1, 0]), np.array([0.8, 0.4])) == pytest.approx(0.1)
 
 
 def test_decisions_are_at_one_half_and_one_half_is_positive():
+    """Oracle: the four cells, counted by hand."""
     event, risk = np.array([1, 1, 0, 0, 0]), np.array([0.5, 0.2, 0.5, 0.1, 0.4])
     found = {name: metric(event, risk) for name, metric in metrics.BINARY_METRICS.items()}
     assert found["accuracy"] == pytest.approx(3 / 5)

@@ -1,4 +1,4 @@
-"""Ranking within folds and strata: against the mean of scikit-learn's values of each block."""
+"""Ranking within folds and strata. Oracle: the mean of scikit-learn's values of each block."""
 
 from __future__ import annotations
 
