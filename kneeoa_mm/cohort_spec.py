@@ -164,8 +164,8 @@ class CohortSpec(Settings):
     visits: dict[str, int]
     """Visit code, such as V00, to months since baseline."""
     landmark_months: int = Field(default=0, ge=0)
-    """Months from enrolment to the baseline visit: 12 where the visit of 12 months is the landmark
-    from which `visits` count. Days, last contacts and deaths of the sources count from enrolment."""
+    """Months from enrolment to the baseline visit: 12 where `visits` count from the visit of 12
+    months. Days, last contacts and deaths of the sources count from enrolment."""
     films: FilmsSpec = FilmsSpec()
     reading_projects: tuple[int, ...] = ()
     """KL reading projects in order of preference; all readings of a knee come from one of them."""
