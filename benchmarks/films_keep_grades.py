@@ -38,7 +38,8 @@ from kneeoa_mm.imaging.films import cut_knees
 from kneeoa_mm.imaging.laterality import assign_sides
 from kneeoa_mm.imaging.preprocess import preprocess
 from kneeoa_mm.learning.ensemble import EnsembleRules
-from kneeoa_mm.learning.inference import Ensemble, load_ensemble, predict_knees
+from kneeoa_mm.learning.inference import predict_knees
+from kneeoa_mm.learning.models import Ensemble, load_ensemble
 from kneeoa_mm.learning.sources import read_knees
 from kneeoa_mm.records import Box, Photometric
 from kneeoa_mm.settings import PreprocessConfig

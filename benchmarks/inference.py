@@ -24,7 +24,8 @@ import numpy as np
 import torch
 
 from kneeoa_mm.learning import onnx_graph
-from kneeoa_mm.learning.inference import Model, load_ensemble, to_probabilities
+from kneeoa_mm.learning.inference import to_probabilities
+from kneeoa_mm.learning.models import Model, load_ensemble
 from kneeoa_mm.progress import say
 from kneeoa_mm.run_folder import write_json
 

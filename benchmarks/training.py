@@ -41,7 +41,8 @@ from torchvision import transforms
 from kneeoa_mm import __version__
 from kneeoa_mm.learning.batches import Batches
 from kneeoa_mm.learning.fitting import fit
-from kneeoa_mm.learning.inference import ImageStore, choose_device
+from kneeoa_mm.learning.image_store import ImageStore
+from kneeoa_mm.learning.inference import choose_device
 from kneeoa_mm.learning.job import Job
 from kneeoa_mm.learning.losses import GradeLoss, grade_targets
 from kneeoa_mm.learning.networks import KLNetwork

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from kneeoa_mm.learning.calibration import Calibration
 from kneeoa_mm.learning.inference import assemble
+from kneeoa_mm.tables import PREDICTIONS_FILE
 
 RULES = ("hard", "soft", "mix")
 VOTING_FOLDER = "voting"
-PREDICTIONS_FILE = "predictions.parquet"
 
 
 def is_vote(probabilities: NDArray[np.float64]) -> bool:

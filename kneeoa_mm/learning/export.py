@@ -21,8 +21,9 @@ from kneeoa_mm.config import read_yaml_mapping
 from kneeoa_mm.errors import InputError, KneeOAError, OutputExistsError
 from kneeoa_mm.learning import onnx_graph
 from kneeoa_mm.learning.dataset import to_input
-from kneeoa_mm.learning.inference import ENSEMBLE_FILE, Model, load_model, to_probabilities
+from kneeoa_mm.learning.inference import to_probabilities
 from kneeoa_mm.learning.losses import grade_targets
+from kneeoa_mm.learning.models import ENSEMBLE_FILE, Model, load_model
 from kneeoa_mm.learning.networks import Network, build_network
 from kneeoa_mm.learning.onnx_graph import Answer
 from kneeoa_mm.model_folder import (

@@ -1,161 +1,32 @@
-"""Models read back from their folders, and what they predict."""
+"""What models predict of knees."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
-from safetensors.torch import load
 from torch import Tensor
 
-from kneeoa_mm.errors import KneeOAError, ModelFolderError
 from kneeoa_mm.learning.batches import Batches
 from kneeoa_mm.learning.calibration import Calibration, at_temperature
-from kneeoa_mm.learning.clinical import ClinicalEncoding, numbers
+from kneeoa_mm.learning.clinical import numbers
 from kneeoa_mm.learning.conformal import prediction_sets, set_texts
-from kneeoa_mm.learning.dataset import load_images
-from kneeoa_mm.learning.ensemble import EnsembleRules, vote
-from kneeoa_mm.learning.familiarity import Familiarity
+from kneeoa_mm.learning.ensemble import vote
 from kneeoa_mm.learning.features import BATCH_SIZES, lent
 from kneeoa_mm.learning.framing import Framing
-from kneeoa_mm.learning.image_cache import cached_images
+from kneeoa_mm.learning.image_store import ImageStore
 from kneeoa_mm.learning.losses import grade_targets
 from kneeoa_mm.learning.memory import enough_memory
-from kneeoa_mm.learning.networks import Network, build_network
+from kneeoa_mm.learning.models import Ensemble, Model
 from kneeoa_mm.learning.views import ITSELF, Views
-from kneeoa_mm.model_folder import ModelCard, Preprocessing, member_folders, read_model
 from kneeoa_mm.records import KL_CLASSES, WITHOUT_READING, PredictionStatus, Reject
 
-ENSEMBLE_FILE = "ensemble.json"
-CHECKPOINTS_FOLDER = "checkpoints"
-"""In a run: what it goes on from; gone when it is finished."""
 _AT_ONCE = 4096
 """Knees whose images are held at a time: of 320 px they take 0.4 GB."""
-
-
-@dataclass(frozen=True)
-class Model:
-    """One network with its card."""
-
-    name: str
-    card: ModelCard
-    network: Network
-    familiarity: Familiarity | None = None
-    """What tells knees from other pictures; None where it never learnt that."""
-
-    @property
-    def clinical(self) -> ClinicalEncoding | None:
-        """How clinical factors enter; None for an image-only model."""
-        return ClinicalEncoding(**self.card.clinical) if self.card.clinical else None
-
-    @property
-    def takes_reading(self) -> bool:
-        """Whether progression sees the read grade, where there is one."""
-        return self.card.architecture.get("kl_input") == "read"
-
-
-@dataclass(frozen=True)
-class Ensemble:
-    """The members of a run and the rules that make them one."""
-
-    members: tuple[Model, ...]
-    rules: EnsembleRules
-
-    @property
-    def views(self) -> Views:
-        """What each member averages over."""
-        return Views(self.rules.test_time_flip, self.rules.test_time_crops)
-
-    @property
-    def factors(self) -> set[str]:
-        """The clinical factors that its members want."""
-        return {name for m in self.members if m.clinical for name in m.clinical.factors}
-
-    @property
-    def outcome_column(self) -> str | None:
-        """The progression outcome that it predicts; None for a KL grader."""
-        names = (name for name in self.members[0].card.outputs if name.endswith("_prob"))
-        return next((name.removesuffix("_prob") for name in names), None)
-
-    def who_scores(self, subjects: pd.Series) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Which members score each knee, and whose persons all members learnt from.
-
-        Members whom the person never touched; where there is none those that were not trained on
-        the person, and else all.
-
-        Args:
-            subjects: Subject of each knee, (n,).
-
-        Returns:
-            Shapes (members, n) and (n,).
-        """
-        everyone = set(subjects)
-        known = [member.card.seen_subjects for member in self.members]
-        seen = np.array([subjects.isin(each.in_training(everyone)) for each in known])
-        chosen_on = np.array([subjects.isin(each.in_selection(everyone)) for each in known])
-        untouched, untrained = ~(seen | chosen_on), ~seen
-        scores = np.where(untouched.any(axis=0), untouched, untrained)
-        return np.where(scores.any(axis=0), scores, True), np.all(seen, axis=0)
-
-
-def load_model(folder: Path) -> Model:
-    """Read one model folder.
-
-    Raises:
-        ModelFolderError: It is incomplete or damaged, or weights and architecture do not fit.
-    """
-    card, weights = read_model(folder, ModelCard)
-    try:
-        network = build_network(card.architecture)
-        network.load_state_dict(load(weights), strict=True)
-    except (RuntimeError, TypeError, KeyError, KneeOAError) as error:
-        raise ModelFolderError(
-            "The weights do not fit the architecture that the card describes.",
-            found=str(error).splitlines()[0],
-            where=folder,
-        ) from error
-    known = card.familiarity_sha256
-    familiarity = Familiarity.read(folder, known) if known else None
-    return Model(folder.name, card, network.eval(), familiarity)
-
-
-def load_ensemble(model: Path) -> Ensemble:
-    """Read a run folder with its members, or a single model folder.
-
-    Raises:
-        ModelFolderError: There is no model, one is damaged, they predict different things, or the
-            run was interrupted.
-    """
-    if (model / CHECKPOINTS_FOLDER).is_dir() and not (model / ENSEMBLE_FILE).is_file():
-        raise ModelFolderError(
-            "This run has not been finished: members may be missing, and nothing is calibrated.",
-            expected=ENSEMBLE_FILE,
-            where=model,
-            fix="go on with it by --resume, or name one of its members",
-        )
-    members = tuple(load_model(folder) for folder in member_folders(model))
-    if len({member.card.outputs for member in members}) > 1:
-        raise ModelFolderError("The members of this run predict different things.", where=model)
-    return Ensemble(members, _read_rules(model / ENSEMBLE_FILE))
-
-
-def _read_rules(path: Path) -> EnsembleRules:
-    if not path.is_file():
-        return EnsembleRules()
-    try:
-        return EnsembleRules.model_validate_json(path.read_text(encoding="utf-8"))
-    except (ValidationError, UnicodeDecodeError) as error:
-        raise ModelFolderError(
-            "The rules of the ensemble are damaged, or a newer version of kneeoa-mm wrote them.",
-            found=str(error),
-            where=path,
-        ) from error
 
 
 def choose_device(device: str) -> str:
@@ -268,41 +139,6 @@ def further_inputs(
         read = knees.get("kl_grade", pd.Series(pd.NA, index=knees.index))
         inputs["kl_read"] = grade_targets(numbers(read))
     return inputs
-
-
-class ImageStore:
-    """Prepared images of some knees, read once for each distinct contract.
-
-    Args:
-        knees: Rows of ``sources.read_knees``.
-        cache: Folder of files from which the images are mapped; without, they stay in memory.
-    """
-
-    def __init__(self, knees: pd.DataFrame, cache: Path | None = None) -> None:
-        self._knees = knees
-        self._cache = cache
-        self._prepared: dict[Preprocessing, Tensor] = {}
-        self.files: dict[Preprocessing, Path] = {}
-        """Where the images of each contract are mapped from."""
-        self.readable: NDArray[np.bool_] = np.ones(len(knees), dtype=bool)
-        self.framing: tuple[Framing | None, ...] = (None,) * len(knees)
-        """How each image was framed for the first contract; None where it could not be read."""
-        self.rejects: list[Reject] = []
-
-    def get(self, contract: Preprocessing) -> Tensor:
-        """Images as bytes (n, S, S); zero where one could not be read."""
-        if contract not in self._prepared:
-            if self._cache is None:
-                loaded = load_images(self._knees, contract)
-            else:
-                loaded, self.files[contract] = cached_images(self._knees, contract, self._cache)
-            if not self._prepared:
-                self.framing = loaded.framing
-            known = {reject.source for reject in self.rejects}
-            self.rejects += [reject for reject in loaded.rejects if reject.source not in known]
-            self.readable &= [framing is not None for framing in loaded.framing]
-            self._prepared[contract] = torch.from_numpy(loaded.pixels)
-        return self._prepared[contract]
 
 
 def predict_knees(

@@ -19,7 +19,7 @@ from torch import Tensor
 from kneeoa_mm import tables
 from kneeoa_mm.errors import InputError, LeakError
 from kneeoa_mm.learning import familiarity
-from kneeoa_mm.learning.ballots import PREDICTIONS_FILE, is_vote, write_ballots
+from kneeoa_mm.learning.ballots import is_vote, write_ballots
 from kneeoa_mm.learning.calibration import Calibration, CrossFit, cross_fit
 from kneeoa_mm.learning.conformal import SetRule
 from kneeoa_mm.learning.curves import plot_history
@@ -27,17 +27,10 @@ from kneeoa_mm.learning.ensemble import EnsembleRules
 from kneeoa_mm.learning.familiarity import Familiarity
 from kneeoa_mm.learning.features import cached_features
 from kneeoa_mm.learning.fitting import fit
-from kneeoa_mm.learning.inference import (
-    CHECKPOINTS_FOLDER,
-    ENSEMBLE_FILE,
-    Model,
-    assemble,
-    choose_device,
-    load_model,
-    predict_member,
-)
+from kneeoa_mm.learning.inference import assemble, choose_device, predict_member
 from kneeoa_mm.learning.job import Job
 from kneeoa_mm.learning.memory import enough_memory
+from kneeoa_mm.learning.models import CHECKPOINTS_FOLDER, ENSEMBLE_FILE, Model, load_model
 from kneeoa_mm.learning.splits import Split
 from kneeoa_mm.learning.views import ITSELF, Views
 from kneeoa_mm.metrics import persons_of
@@ -150,7 +143,7 @@ def train_run(
     outputs = {
         "history": write_history(history, out / HISTORY_FILE),
         "curves": plot_history(history, out / "history.png"),
-        "predictions": write(predictions, out / PREDICTIONS_FILE),
+        "predictions": write(predictions, out / tables.PREDICTIONS_FILE),
     }
     if is_vote(probabilities):
         outputs["voting"] = write_ballots(

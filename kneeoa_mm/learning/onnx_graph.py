@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kneeoa_mm.errors import KneeOAError, MissingExtraError
-from kneeoa_mm.learning.inference import Model, to_probabilities
+from kneeoa_mm.learning.inference import to_probabilities
+from kneeoa_mm.learning.models import Model
 from kneeoa_mm.learning.networks import Network
 from kneeoa_mm.model_folder import Preprocessing
 

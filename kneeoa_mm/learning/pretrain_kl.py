@@ -19,7 +19,7 @@ from kneeoa_mm.learning.conformal import SetRule
 from kneeoa_mm.learning.fitting import check_precision
 from kneeoa_mm.learning.framing import framing_notes
 from kneeoa_mm.learning.heads import head_of
-from kneeoa_mm.learning.inference import CHECKPOINTS_FOLDER, ImageStore
+from kneeoa_mm.learning.image_store import ImageStore
 from kneeoa_mm.learning.job import Job, Metrics, Outputs
 from kneeoa_mm.learning.losses import GradeLoss, grade_targets, grade_weights
 from kneeoa_mm.learning.members import (
@@ -31,6 +31,7 @@ from kneeoa_mm.learning.members import (
     train_run,
     write_rejects,
 )
+from kneeoa_mm.learning.models import CHECKPOINTS_FOLDER
 from kneeoa_mm.learning.networks import KLNetwork
 from kneeoa_mm.learning.run_inputs import RunInputs
 from kneeoa_mm.learning.sources import add_kl_readings, read_knees

@@ -14,13 +14,7 @@ from kneeoa_mm.learning.clinical import READINGS, ClinicalEncoding
 from kneeoa_mm.learning.fitting import check_precision
 from kneeoa_mm.learning.framing import framing_notes
 from kneeoa_mm.learning.heads import check_head
-from kneeoa_mm.learning.inference import (
-    CHECKPOINTS_FOLDER,
-    Ensemble,
-    ImageStore,
-    Model,
-    load_ensemble,
-)
+from kneeoa_mm.learning.image_store import ImageStore
 from kneeoa_mm.learning.job import Job, Metrics, Outputs
 from kneeoa_mm.learning.losses import GradeLoss
 from kneeoa_mm.learning.members import (
@@ -32,6 +26,7 @@ from kneeoa_mm.learning.members import (
     train_run,
     write_rejects,
 )
+from kneeoa_mm.learning.models import CHECKPOINTS_FOLDER, Ensemble, Model, load_ensemble
 from kneeoa_mm.learning.networks import ProgressionNetwork
 from kneeoa_mm.learning.pretrain_kl import score_grades, summarise_grades
 from kneeoa_mm.learning.progression_loss import ProgressionLoss

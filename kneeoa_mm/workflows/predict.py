@@ -21,7 +21,8 @@ from kneeoa_mm.imaging.preprocess import preprocess
 from kneeoa_mm.imaging.studies import holds_dicom
 from kneeoa_mm.learning.clinical_table import read_clinical, untold
 from kneeoa_mm.learning.framing import framing_notes
-from kneeoa_mm.learning.inference import Ensemble, load_ensemble, predict_knees
+from kneeoa_mm.learning.inference import predict_knees
+from kneeoa_mm.learning.models import Ensemble, load_ensemble
 from kneeoa_mm.learning.sources import IMAGE_SUFFIXES, read_knees
 from kneeoa_mm.model_folder import shipped_grader
 from kneeoa_mm.progress import say

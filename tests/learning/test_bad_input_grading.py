@@ -134,7 +134,7 @@ def test_a_pickle_that_poses_as_weights_is_refused_and_never_run(tmp_path, start
     import json
 
     from kneeoa_mm.errors import ModelFolderError
-    from kneeoa_mm.learning.inference import load_model
+    from kneeoa_mm.learning.models import load_model
 
     posing = start + b"c__builtin__\nexec\n(V1/0\ntR."
     (tmp_path / "weights.safetensors").write_bytes(posing)

@@ -15,7 +15,8 @@ from kneeoa_mm.learning import calibration
 from kneeoa_mm.learning.calibration import at_temperature, cross_fit
 from kneeoa_mm.learning.conformal import SetRule
 from kneeoa_mm.learning.ensemble import EnsembleRules
-from kneeoa_mm.learning.inference import load_ensemble, predict_knees
+from kneeoa_mm.learning.inference import predict_knees
+from kneeoa_mm.learning.models import load_ensemble
 from kneeoa_mm.learning.pretrain_kl import pretrain_kl
 from kneeoa_mm.learning.sources import read_knees
 from kneeoa_mm.settings import PretrainKLConfig

@@ -19,7 +19,8 @@ from kneeoa_mm.learning.clinical import ClinicalEncoding
 from kneeoa_mm.learning.export import export, halved
 from kneeoa_mm.learning.familiarity import fit
 from kneeoa_mm.learning.features import encode
-from kneeoa_mm.learning.inference import ask_member, load_ensemble, load_model, predict_member
+from kneeoa_mm.learning.inference import ask_member, predict_member
+from kneeoa_mm.learning.models import load_ensemble, load_model
 from kneeoa_mm.learning.networks import build_network
 from kneeoa_mm.model_folder import ModelCard, Preprocessing, SeenSubjects, read_model, write_model
 

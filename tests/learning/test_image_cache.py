@@ -15,7 +15,7 @@ from kneeoa_mm.errors import KneeOAError
 from kneeoa_mm.learning import image_cache
 from kneeoa_mm.learning.dataset import load_images
 from kneeoa_mm.learning.framing import Framing
-from kneeoa_mm.learning.inference import ImageStore
+from kneeoa_mm.learning.image_store import ImageStore
 from kneeoa_mm.learning.job import Job
 from kneeoa_mm.learning.losses import GradeLoss
 from kneeoa_mm.learning.networks import KLNetwork

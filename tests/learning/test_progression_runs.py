@@ -15,7 +15,8 @@ from kneeoa_mm.cohort_spec import CohortSpec, OutcomesSpec
 from kneeoa_mm.config import load_config
 from kneeoa_mm.errors import ConfigError, InputError, LeakError
 from kneeoa_mm.learning import features, members, training
-from kneeoa_mm.learning.inference import load_ensemble, predict_knees
+from kneeoa_mm.learning.inference import predict_knees
+from kneeoa_mm.learning.models import load_ensemble
 from kneeoa_mm.learning.sources import read_knees
 from kneeoa_mm.learning.study import refuse_other_horizon
 from kneeoa_mm.learning.train_jsl import train_jsl

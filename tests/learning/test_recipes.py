@@ -19,7 +19,7 @@ from kneeoa_mm.errors import ConfigError
 from kneeoa_mm.learning.backbones import build_encoder
 from kneeoa_mm.learning.deepknee import DeepKnee
 from kneeoa_mm.learning.ensemble import vote
-from kneeoa_mm.learning.inference import load_ensemble
+from kneeoa_mm.learning.models import load_ensemble
 from kneeoa_mm.learning.networks import KLNetwork
 from kneeoa_mm.learning.pretrain_kl import pretrain_kl
 from kneeoa_mm.learning.saliency.answers import Answer

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from kneeoa_mm import tables
-from kneeoa_mm.learning.inference import load_ensemble
+from kneeoa_mm.learning.models import load_ensemble
 from kneeoa_mm.learning.sources import read_knees
 from kneeoa_mm.model_folder import SHIPPED_GRADER
 from kneeoa_mm.workflows.predict import predict

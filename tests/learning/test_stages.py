@@ -16,7 +16,8 @@ from kneeoa_mm.config import load_config
 from kneeoa_mm.errors import ConfigError, InputError, LeakError, OutputExistsError
 from kneeoa_mm.learning import inference, training
 from kneeoa_mm.learning.dataset import load_images
-from kneeoa_mm.learning.inference import load_ensemble, predict_knees
+from kneeoa_mm.learning.inference import predict_knees
+from kneeoa_mm.learning.models import load_ensemble
 from kneeoa_mm.learning.networks import KLNetwork
 from kneeoa_mm.learning.pretrain_kl import pretrain_kl
 from kneeoa_mm.learning.saliency.explain import explain

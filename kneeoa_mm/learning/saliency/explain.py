@@ -14,7 +14,8 @@ import torch
 
 from kneeoa_mm.errors import InputError
 from kneeoa_mm.learning.clinical_table import read_clinical, untold
-from kneeoa_mm.learning.inference import choose_device, load_ensemble
+from kneeoa_mm.learning.inference import choose_device
+from kneeoa_mm.learning.models import load_ensemble
 from kneeoa_mm.learning.saliency.answers import choose_answer
 from kneeoa_mm.learning.saliency.explained_knee import ExplainedKnee, explain_knee
 from kneeoa_mm.learning.saliency.joint_spaces import JointSpaces, read_joint_spaces

@@ -19,7 +19,7 @@ from kneeoa_mm.learning.calibration import at_temperature
 from kneeoa_mm.learning.dataset import to_input
 from kneeoa_mm.learning.ensemble import EnsembleRules, vote
 from kneeoa_mm.learning.framing import frame
-from kneeoa_mm.learning.inference import Model
+from kneeoa_mm.learning.models import Model
 from kneeoa_mm.learning.saliency.answers import Answer, choose_answer
 from kneeoa_mm.learning.saliency.attribution import attribute
 from kneeoa_mm.learning.saliency.placement import Placement

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kneeoa_mm.learning.heads import N_GRADES
-from kneeoa_mm.learning.inference import Ensemble, ImageStore, Model, further_inputs
+from kneeoa_mm.learning.image_store import ImageStore
+from kneeoa_mm.learning.inference import further_inputs
+from kneeoa_mm.learning.models import Ensemble, Model
 from kneeoa_mm.metrics import persons_of
 
 READING = "kl_grade_read"

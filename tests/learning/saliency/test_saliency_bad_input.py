@@ -8,7 +8,8 @@ from PIL import Image
 
 from kneeoa_mm.errors import ConfigError, InputError, KneeOAError, ModelFolderError
 from kneeoa_mm.learning import backbones
-from kneeoa_mm.learning.inference import load_ensemble, predict_knees
+from kneeoa_mm.learning.inference import predict_knees
+from kneeoa_mm.learning.models import load_ensemble
 from kneeoa_mm.learning.networks import KLNetwork
 from kneeoa_mm.learning.saliency import explain as stage
 from kneeoa_mm.learning.saliency import run as saliency_run

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from kneeoa_mm.errors import ConfigError, InputError, ItemError
-from kneeoa_mm.learning.inference import load_ensemble
+from kneeoa_mm.learning.models import load_ensemble
 from kneeoa_mm.learning.networks import ProgressionNetwork
 from kneeoa_mm.learning.saliency.explain import explain
 from kneeoa_mm.learning.saliency.explained_knee import explain_knee
