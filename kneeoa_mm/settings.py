@@ -221,8 +221,8 @@ class PretrainKLConfig(Settings):
     top; it counts only beside a field of view."""
     test_time_flip: bool = False
     test_time_crops: bool = False
-    """Average over eleven crops, shifted by 5 % and scaled by 6 %: steadier where a detector finds
-    the joints, at eleven times the cost."""
+    """Average over eleven crops, shifted by up to 5 % and scaled by up to 6 %: steadier where a
+    detector finds the joints, at eleven times the cost."""
     conformal_method: Literal["lac", "aps"] = "lac"
     """How grades are gathered into sets that hold the true one: ``lac`` makes the smallest sets on
     average, ``aps`` varies their size more with doubt."""

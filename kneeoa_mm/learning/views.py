@@ -12,12 +12,32 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-_SHIFTS = (0.0, -0.05, 0.05)
-CROPS = (
-    *((across, down, 1.0) for across in _SHIFTS for down in _SHIFTS),
-    (0.0, 0.0, 0.94),
-    (0.0, 0.0, 1.06),
-)
+_LARGEST = (0.05, 0.05, 0.06)
+"""Of the shifts across and down, as shares of the image, and of the change of scale."""
+_SPREAD = 1.2207440846057596
+"""The root of x**4 = x + 1, whose powers spread points evenly in three dimensions (Roberts 2018,
+The unreasonable effectiveness of quasirandom sequences)."""
+
+
+def _crops(pairs: int) -> tuple[tuple[float, float, float], ...]:
+    """The image itself, then pairs of opposite moves, which together move no knee.
+
+    Steps of one size will not do. A network halves its maps again and again, and sees an image
+    moved by a multiple of its whole stride, such as 16 px, in the same grid as before: what that
+    grid makes of fine detail, which moves a grade, is then never averaged out (Zhang 2019, ICML,
+    Making convolutional networks shift-invariant again).
+    """
+    found = [(0.0, 0.0, 1.0)]
+    for number in range(1, pairs + 1):
+        place = [(0.5 + number / _SPREAD**power) % 1 for power in (1, 2, 3)]
+        across, down, scale = (
+            (2 * at - 1) * most for at, most in zip(place, _LARGEST, strict=True)
+        )
+        found += [(across, down, 1 + scale), (-across, -down, 1 - scale)]
+    return tuple(found)
+
+
+CROPS = _crops(pairs=5)
 """Shift across and down as shares of the image, and scale, the image itself first. All lie inside
 the default augmentation, so that a network has met such crops in training."""
 

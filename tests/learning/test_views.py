@@ -49,3 +49,14 @@ def test_networks_meet_such_crops_in_training():
     for across, down, scale in CROPS:
         assert max(abs(across), abs(down)) <= augment.translation
         assert abs(scale - 1) <= augment.scale
+
+
+@pytest.mark.parametrize("size_px", [128, 160, 192, 224, 256, 299, 320, 384])
+def test_crops_meet_the_strides_of_a_network_at_many_phases(size_px):
+    """Shifts by a multiple of the stride are no other view to a network that halves its maps."""
+    stride = 16
+    phases = {
+        (round(across * size_px) % stride, round(down * size_px) % stride)
+        for across, down, _ in CROPS
+    }
+    assert len(phases) >= len(CROPS) - 2
