@@ -118,7 +118,7 @@ def test_knees_count_as_often_as_their_shares_say_in_a_calibration_curve():
     )
     rows = np.repeat(np.arange(400), counts)
     repeated = figures.reliability_bins(
-        Scored(*(each[rows] for each in scored)), n_bins=1, persons=persons[rows]
+        Scored(scored.event[rows], scored.probability[rows]), n_bins=1, persons=persons[rows]
     )
     for name in ("low", "high", "observed", "mean_probability"):
         np.testing.assert_allclose(weighted[name], repeated[name])

@@ -96,7 +96,8 @@ def test_thirty_per_cent_of_factors_may_be_missing_at_random(study, tmp_path):
 def test_a_model_with_the_reading_learns_the_one_without_and_predict_says_which(study, tmp_path):
     run = tmp_path / "run"
     result = jsl(study, run, *FACTORS, "kl_input=read", *HAZARD)
-    assert {*aurocs(result)} == {"jsl_48m", "jsl_48m without the reading"}
+    of_models = {title for title in aurocs(result) if "alone" not in title}
+    assert of_models == {"jsl_48m", "jsl_48m without the reading"}
     knees = read_knees(study / "knees")
     table = pd.read_parquet(study / "cohort" / "cohort.parquet").set_index("knee_id")
     clinical = table.loc[knees["knee_id"]].reset_index(drop=True)

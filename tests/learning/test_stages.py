@@ -66,6 +66,7 @@ def test_a_grader_learns_and_leaves_a_whole_run(graded_folder, tmp_path):
         "ensemble.json",
         "history.csv",
         "history.png",
+        "history.svg",
         "inputs.json",
         "members",
         "predictions.parquet",
@@ -320,7 +321,7 @@ def jsl(study, out, *sets, **arguments):
 
 
 def auroc(result):
-    (title,) = (title for title in result.figures if title.startswith("jsl_48m"))
+    (title,) = (title for title in result.figures if title.startswith("jsl_48m,"))
     return result.figures[title]["auroc"]
 
 
