@@ -140,11 +140,19 @@ def test_the_table_of_graders_is_that_of_the_committed_figures(repository):
 
 
 @pytest.mark.parametrize(
-    "study", ["mendeley/compare", "mendeley/survival", "tiulpin/compare", "tkr/compare"]
+    "study",
+    [
+        "progression-mendeley/compare",
+        "progression-mendeley/survival",
+        "progression-tiulpin/compare",
+        "progression-tkr/compare",
+        "demo-standard/compare",
+        "demo-null/compare",
+    ],
 )
 def test_the_tables_of_progression_are_those_of_the_committed_figures(repository, study):
     table = runpy.run_path(str(repository / "benchmarks" / "progression_table.py"))["table"]
-    file = repository / "docs" / "results" / f"progression-{study}.json"
+    file = repository / "docs" / "results" / f"{study}.json"
     assert table(file) in (repository / "docs" / "results.md").read_text()
 
 
