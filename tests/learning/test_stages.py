@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from kneeoa_mm import tables
 from kneeoa_mm.config import load_config
 from kneeoa_mm.errors import ConfigError, InputError, LeakError, OutputExistsError
-from kneeoa_mm.learning import inference, training
+from kneeoa_mm.learning import image_store, inference, training
 from kneeoa_mm.learning.dataset import load_images
 from kneeoa_mm.learning.inference import predict_knees
 from kneeoa_mm.learning.models import load_ensemble
@@ -365,7 +365,7 @@ def test_many_knees_are_read_a_few_at_a_time_and_graded_as_all_at_once(study, mo
         held.append(len(some))
         return load_images(some, contract)
 
-    monkeypatch.setattr(inference, "load_images", count)
+    monkeypatch.setattr(image_store, "load_images", count)
     monkeypatch.setattr(inference, "_AT_ONCE", 6)
     again, rejects_again = predict_knees(ensemble, knees, device="cpu")
     assert held == [6, 6, 6, 2]
