@@ -62,29 +62,30 @@ def test_without_censoring_before_the_horizon_they_are_the_plain_metrics(horizon
     assert uno_c(months, 48)(event, risk) == pytest.approx(harrell)
 
 
+def _stays(months, event, time):
+    """Probability of not being censored before ``time``; events come before censorings."""
+    chance = 1.0
+    for at in np.unique(months[months < time]):
+        left = np.sum(months >= at) - np.sum((months == at) & (event == 1))
+        chance *= 1 - np.sum((months == at) & (event == 0)) / left if left else 1
+    return chance
+
+
 def test_tied_visits_follow_the_formula_written_out():
     """Oracle: sums over all pairs, with each knee's chance of being followed."""
     months, event, risk, _ = _visits(1)
 
-    def stays(time):
-        """Probability of not being censored before ``time``; events come before censorings."""
-        chance = 1.0
-        for at in np.unique(months[months < time]):
-            left = np.sum(months >= at) - np.sum((months == at) & (event == 1))
-            chance *= 1 - np.sum((months == at) & (event == 0)) / left if left else 1
-        return chance
-
     numerator = denominator = squared = 0.0
     for i in range(len(months)):
         if event[i] and months[i] <= 36:
-            squared += (1 - risk[i]) ** 2 / stays(months[i])
+            squared += (1 - risk[i]) ** 2 / _stays(months, event, months[i])
             for j in range(len(months)):
                 if months[j] > 36 or (months[j] == 36 and not event[j]):
-                    share = 1 / (stays(months[i]) * stays(36))
+                    share = 1 / (_stays(months, event, months[i]) * _stays(months, event, 36))
                     denominator += share
                     numerator += share * ((risk[i] > risk[j]) + 0.5 * (risk[i] == risk[j]))
         elif months[i] > 36 or (months[i] == 36 and not event[i]):
-            squared += risk[i] ** 2 / stays(36)
+            squared += risk[i] ** 2 / _stays(months, event, 36)
     assert auroc_at(months, 36)(event, risk) == pytest.approx(numerator / denominator)
     assert brier_at(months, 36)(event, risk) == pytest.approx(squared / len(months))
 
@@ -94,22 +95,15 @@ def test_within_blocks_only_pairs_of_one_block_count():
     months, event, risk, _ = _visits(3, n=60)
     blocks = np.arange(60) // 2 % 3
 
-    def stays(time):
-        chance = 1.0
-        for at in np.unique(months[months < time]):
-            left = np.sum(months >= at) - np.sum((months == at) & (event == 1))
-            chance *= 1 - np.sum((months == at) & (event == 0)) / left if left else 1
-        return chance
-
     sums = {"uno": np.zeros(2), "auroc": np.zeros(2)}
     for i, j in product(range(60), range(60)):
         if not event[i] or months[i] > 36 or blocks[i] != blocks[j]:
             continue
         right = (risk[i] > risk[j]) + 0.5 * (risk[i] == risk[j])
         if months[j] > months[i] or (months[j] == months[i] and not event[j]):
-            sums["uno"] += np.array([right, 1]) / stays(months[i]) ** 2
+            sums["uno"] += np.array([right, 1]) / _stays(months, event, months[i]) ** 2
         if months[j] > 36 or (months[j] == 36 and not event[j]):
-            sums["auroc"] += np.array([right, 1]) / stays(months[i])
+            sums["auroc"] += np.array([right, 1]) / _stays(months, event, months[i])
     found = {
         "uno": uno_c(months, 36, blocks)(event, risk),
         "auroc": auroc_at(months, 36, blocks)(event, risk),
