@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from kneeoa_mm import tables
+from kneeoa_mm import schemas, tables
 from kneeoa_mm.imaging.detector import FilmSide, JointDetection
 from kneeoa_mm.imaging.dicom import read_film
 from kneeoa_mm.imaging.films import cut_knees
@@ -187,7 +187,7 @@ def cut_with_known_boxes(
                     "field_of_view_plateau_widths": knee.field_of_view_plateau_widths,
                 }
             )
-    tables.write_table(pd.DataFrame(rows), tables.KNEES, out / "knees.parquet")
+    tables.write_table(pd.DataFrame(rows), schemas.KNEES, out / "knees.parquet")
     return read_knees(out)
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kneeoa_mm import __version__, tables
+from kneeoa_mm import __version__, schemas, tables
 from kneeoa_mm.cohort.build import build_cohort
 from kneeoa_mm.cohort.columns import FACTORS
 from kneeoa_mm.cohort_spec import read_cohort_spec
@@ -103,13 +103,13 @@ def make_knees(work: Path, arguments: argparse.Namespace) -> None:
 def blank(cohort: Path, out: Path, share: float, seed: int) -> Path:
     """A copy of a cohort in which clinical cells are missing, more among worn knees."""
     shutil.copytree(cohort, out, dirs_exist_ok=True)
-    knees = tables.read_table(cohort / "cohort.parquet", tables.COHORT)
+    knees = tables.read_table(cohort / "cohort.parquet", schemas.COHORT)
     worn = knees["kl_grade"].ge(int(OSTEOARTHRITIS)).fillna(value=False).to_numpy(bool)
     chance = np.where(worn, share, share / 2)
     generator = np.random.default_rng(seed)
     for factor in FACTORS:
         knees[factor] = knees[factor].mask(pd.Series(generator.random(len(knees)) < chance))
-    tables.write_table(knees, tables.COHORT, out / "cohort.parquet")
+    tables.write_table(knees, schemas.COHORT, out / "cohort.parquet")
     return out
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from kneeoa_mm import tables
+from kneeoa_mm import schemas, tables
 from kneeoa_mm.cli import app
 
 TINY = [
@@ -78,7 +78,7 @@ def test_empty_truncated_and_foreign_files_among_films(run, tmp_path):
     assert codes["V00/empty.dcm"] == "E_EMPTY"
     assert codes["V00/truncated.dcm"] == "E_TRUNCATED"
     assert "V00/notes.txt" not in codes
-    knees = tables.read_table(tmp_path / "knees" / "knees.parquet", tables.KNEES)
+    knees = tables.read_table(tmp_path / "knees" / "knees.parquet", schemas.KNEES)
     assert len(knees) >= 2, "the good films still give knees"
 
 
@@ -181,7 +181,7 @@ def test_predictions_that_exist_are_kept(run, graded, tmp_path):
     assert "--overwrite" in error
     assert out.read_text() == "precious"
     assert run(*command, "--overwrite")[0] == 0
-    predictions = tables.read_table(out, tables.PREDICTIONS)
+    predictions = tables.read_table(out, schemas.PREDICTIONS)
     assert len(predictions) == 12
     assert not predictions["seen_in_training"].any()
 
@@ -190,7 +190,7 @@ def test_training_knees_are_marked_and_evaluate_leaves_them_out(run, graded, tmp
     assert run("pretrain-kl", "--data", graded, "--out", tmp_path / "run", *TINY)[0] == 0
     out = tmp_path / "all.parquet"
     assert run("predict", graded, "--model", tmp_path / "run", "--out", out)[0] == 0
-    predictions = tables.read_table(out, tables.PREDICTIONS)
+    predictions = tables.read_table(out, schemas.PREDICTIONS)
     assert predictions["seen_in_training"].sum() == 28
     code, stdout, error = run(
         "evaluate", out, "--out", tmp_path / "evaluation", "--n-boot", 20, "--json"

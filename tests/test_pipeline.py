@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from kneeoa_mm import tables
+from kneeoa_mm import schemas, tables
 from kneeoa_mm.cli import app
 from kneeoa_mm.model_folder import ModelCard, read_model, write_model
 from kneeoa_mm.records import KneeKey
@@ -48,19 +48,19 @@ def tour(tmp_path_factory):
 
 
 def test_films_and_tables_name_the_same_knees(tour):
-    knees = tables.read_table(tour / "knees" / "knees.parquet", tables.KNEES)
-    cohort = tables.read_table(tour / "cohort" / "cohort.parquet", tables.COHORT)
+    knees = tables.read_table(tour / "knees" / "knees.parquet", schemas.KNEES)
+    cohort = tables.read_table(tour / "cohort" / "cohort.parquet", schemas.COHORT)
     assert len(set(cohort["knee_id"]) & set(knees["knee_id"])) > 0.9 * len(cohort)
     assert {KneeKey.parse(knee).months for knee in knees["knee_id"]} == {0, 24, 48}
 
 
 def test_every_knee_is_predicted_once_by_models_that_never_saw_its_person(tour):
-    knees = tables.read_table(tour / "knees" / "knees.parquet", tables.KNEES)
+    knees = tables.read_table(tour / "knees" / "knees.parquet", schemas.KNEES)
     for model in ("kl", "fused"):
         out = tour / f"{model}.parquet"
         clinical = ["--clinical", tour / "cohort"] if model == "fused" else []
         run("predict", tour / "knees", "--model", tour / model, "--out", out, *clinical)
-        predictions = tables.read_table(out, tables.PREDICTIONS)
+        predictions = tables.read_table(out, schemas.PREDICTIONS)
         assert sorted(predictions["knee_id"]) == sorted(knees["knee_id"])
         assert not predictions["seen_in_training"].any()
         assert ("jsl_48m_prob" in predictions) == (model == "fused")
@@ -169,8 +169,8 @@ def test_the_same_key_hashes_films_and_tables_alike(tour, tmp_path):
         ],
     )
     assert found.exit_code in (0, 4)
-    knees = tables.read_table(tmp_path / "knees" / "knees.parquet", tables.KNEES)
-    cohort = tables.read_table(tmp_path / "cohort" / "cohort.parquet", tables.COHORT)
+    knees = tables.read_table(tmp_path / "knees" / "knees.parquet", schemas.KNEES)
+    cohort = tables.read_table(tmp_path / "cohort" / "cohort.parquet", schemas.COHORT)
     assert set(knees["subject_id"]) <= set(cohort["subject_id"])
     named = {path.stem for path in films.glob("*.dcm")}
     assert not named & set(knees["subject_id"])

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from kneeoa_mm import __version__, tables
+from kneeoa_mm import __version__, schemas, tables
 from kneeoa_mm.errors import InputError, TableError
 
 
@@ -25,7 +25,7 @@ def test_every_fault_is_reported_at_once_with_its_rows(knees):
     knees["kl_grade"] = [9, 1]
     knees["pixel_spacing_row_mm"] = [0.2, 0.0]
     with pytest.raises(TableError) as caught:
-        tables.check(knees.drop(columns="image_path"), tables.KNEES, where="knees.csv")
+        schemas.check(knees.drop(columns="image_path"), schemas.KNEES, where="knees.csv")
     faults = "\n".join(caught.value.faults)
     assert "column image_path is missing" in faults
     assert "column laterality" in faults
@@ -38,14 +38,14 @@ def test_every_fault_is_reported_at_once_with_its_rows(knees):
 
 def test_a_knee_that_stands_twice_is_refused(knees):
     with pytest.raises(TableError, match="knee_id"):
-        tables.check(pd.concat([knees, knees]), tables.KNEES)
+        schemas.check(pd.concat([knees, knees]), schemas.KNEES)
 
 
 def test_a_table_reads_back_as_it_was_written_with_its_provenance(knees, tmp_path):
     path = tables.write_table(
-        knees, tables.KNEES, tmp_path / "knees.parquet", config_digest="abc", extra={"seed": 3}
+        knees, schemas.KNEES, tmp_path / "knees.parquet", config_digest="abc", extra={"seed": 3}
     )
-    read = tables.read_table(path, tables.KNEES)
+    read = tables.read_table(path, schemas.KNEES)
     assert read["subject_id"].tolist() == ["007", "007"], "leading zeros are part of an id"
     assert read["kl_grade"].tolist() == [2, pd.NA]
     assert tables.read_provenance(path) == {
@@ -59,24 +59,24 @@ def test_a_table_reads_back_as_it_was_written_with_its_provenance(knees, tmp_pat
 
 def test_a_csv_export_keeps_leading_zeros_and_disarms_formulas(knees, tmp_path):
     knees["source"] = ["=HYPERLINK(1)", "a.dcm"]
-    path = tables.write_table(knees, tables.KNEES, tmp_path / "knees.csv")
+    path = tables.write_table(knees, schemas.KNEES, tmp_path / "knees.csv")
     assert ",=HYPERLINK" not in path.read_text()
-    assert tables.read_table(path, tables.KNEES)["subject_id"].tolist() == ["007", "007"]
+    assert tables.read_table(path, schemas.KNEES)["subject_id"].tolist() == ["007", "007"]
 
 
 def test_a_refused_table_leaves_the_old_file_as_it_was(knees, tmp_path):
-    path = tables.write_table(knees, tables.KNEES, tmp_path / "knees.parquet")
+    path = tables.write_table(knees, schemas.KNEES, tmp_path / "knees.parquet")
     before = path.read_bytes()
     with pytest.raises(TableError):
-        tables.write_table(knees.assign(laterality="?"), tables.KNEES, path)
+        tables.write_table(knees.assign(laterality="?"), schemas.KNEES, path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["knees.parquet"]
 
 
 def test_another_kind_of_table_is_refused_by_name(knees, tmp_path):
-    path = tables.write_table(knees, tables.KNEES, tmp_path / "knees.parquet")
+    path = tables.write_table(knees, schemas.KNEES, tmp_path / "knees.parquet")
     with pytest.raises(InputError, match=r"expected: folds\n.*found:    knees"):
-        tables.read_table(path, tables.FOLDS)
+        tables.read_table(path, schemas.FOLDS)
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 no parquet"])
@@ -84,4 +84,4 @@ def test_a_damaged_table_is_refused_by_its_path(content, tmp_path):
     path = tmp_path / "knees.parquet"
     path.write_bytes(content)
     with pytest.raises(InputError, match=str(path)):
-        tables.read_table(path, tables.KNEES)
+        tables.read_table(path, schemas.KNEES)

@@ -9,7 +9,8 @@ from pathlib import Path
 from kneeoa_mm.analysis.survival import survive
 from kneeoa_mm.cohort_spec import read_cohort_spec
 from kneeoa_mm.records import Outcome
-from kneeoa_mm.tables import COHORT, read_table
+from kneeoa_mm.schemas import COHORT
+from kneeoa_mm.tables import read_table
 from kneeoa_mm.workflows.cohort_analysis import analyse_cohort, run_script, told
 
 

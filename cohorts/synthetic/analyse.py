@@ -10,7 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from kneeoa_mm.cohort_spec import read_cohort_spec
-from kneeoa_mm.tables import COHORT, read_table
+from kneeoa_mm.schemas import COHORT
+from kneeoa_mm.tables import read_table
 from kneeoa_mm.workflows.cohort_analysis import analyse_cohort, run_script, told
 
 

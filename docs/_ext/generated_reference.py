@@ -281,7 +281,7 @@ def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 PAGES: dict[str, tuple[str, Callable[[ModuleType], str]]] = {
     "reference/cli": ("kneeoa_mm.cli", command_help),
-    "reference/tables": ("kneeoa_mm.tables", table_schemas),
+    "reference/tables": ("kneeoa_mm.schemas", table_schemas),
     "reference/configuration": ("kneeoa_mm.settings", configuration),
     "reference/errors": ("kneeoa_mm.errors", exit_codes),
     "reference/recipes": ("kneeoa_mm.config", recipes),

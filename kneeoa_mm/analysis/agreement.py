@@ -19,7 +19,8 @@ from kneeoa_mm.errors import InputError, TableError
 from kneeoa_mm.metrics import Resampled, accuracy, bootstrap_weights, persons_of, qwk, resample
 from kneeoa_mm.records import KL_CLASSES, StageResult
 from kneeoa_mm.run_folder import open_run, write_json
-from kneeoa_mm.tables import PREDICTIONS, PREDICTIONS_FILE, read_table
+from kneeoa_mm.schemas import PREDICTIONS, PREDICTIONS_FILE
+from kneeoa_mm.tables import read_table
 
 AGREEMENT_FILE = "agreement.json"
 SECOND_READINGS_FILE = "kl_second_readings.csv"

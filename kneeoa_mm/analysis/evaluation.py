@@ -52,8 +52,9 @@ from kneeoa_mm.config import validate
 from kneeoa_mm.progress import say
 from kneeoa_mm.records import Outcome, StageResult
 from kneeoa_mm.run_folder import open_run, write_json
+from kneeoa_mm.schemas import COHORT, PREDICTIONS, PREDICTIONS_FILE
 from kneeoa_mm.settings import Settings
-from kneeoa_mm.tables import COHORT, PREDICTIONS, PREDICTIONS_FILE, read_table
+from kneeoa_mm.tables import read_table
 
 METRICS_FILE = "metrics.json"
 FIGURES_FOLDER = "figures"

@@ -34,7 +34,8 @@ from kneeoa_mm.metrics import (
 )
 from kneeoa_mm.model_folder import ModelCard, member_folders, read_model
 from kneeoa_mm.records import KL_CLASSES, UNKNOWN, KneeKey
-from kneeoa_mm.tables import FOLDS, PREDICTIONS, PREDICTIONS_FILE, read_table
+from kneeoa_mm.schemas import FOLDS, PREDICTIONS, PREDICTIONS_FILE
+from kneeoa_mm.tables import read_table
 
 FOLDS_FILE = "folds.parquet"
 _QUANTILES = (5, 25, 50, 75, 95)

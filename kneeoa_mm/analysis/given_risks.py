@@ -13,7 +13,8 @@ from kneeoa_mm.analysis.prognosis import Predicted
 from kneeoa_mm.analysis.results import table_in
 from kneeoa_mm.errors import InputError
 from kneeoa_mm.records import Outcome
-from kneeoa_mm.tables import PREDICTIONS, PREDICTIONS_FILE, read_table
+from kneeoa_mm.schemas import PREDICTIONS, PREDICTIONS_FILE
+from kneeoa_mm.tables import read_table
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,9 @@ from kneeoa_mm.cohort_spec import OutcomesSpec, horizon_in
 from kneeoa_mm.config import validate
 from kneeoa_mm.records import Outcome, StageResult
 from kneeoa_mm.run_folder import open_run, write_json
+from kneeoa_mm.schemas import COHORT
 from kneeoa_mm.settings import Settings
-from kneeoa_mm.tables import COHORT, read_table
+from kneeoa_mm.tables import read_table
 
 SURVIVAL_FILE = "survival.json"
 COVARIATES = ("age_years", "sex", "bmi_kg_m2", "knee_injury", "kl_grade")

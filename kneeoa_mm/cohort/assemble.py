@@ -41,7 +41,7 @@ from kneeoa_mm.cohort_spec import EXCLUDE, CohortSpec
 from kneeoa_mm.errors import InputError
 from kneeoa_mm.identifiers import Identifiers
 from kneeoa_mm.records import KneeKey, Laterality, Outcome
-from kneeoa_mm.tables import COHORT, KL_READINGS, check
+from kneeoa_mm.schemas import COHORT, KL_READINGS, check
 
 _UNDECLARED = "not in cohort.yaml"
 _CONTRALATERAL = "contralateral_kl_grade"

@@ -22,8 +22,9 @@ from kneeoa_mm.folds import folds_of
 from kneeoa_mm.identifiers import KEEP, read_identifiers
 from kneeoa_mm.records import Outcome, StageResult
 from kneeoa_mm.run_folder import atomic_path, open_run, refuse_taken, write_json
+from kneeoa_mm.schemas import COHORT, FOLDS, KL_READINGS, KNEES
 from kneeoa_mm.settings import Settings
-from kneeoa_mm.tables import COHORT, FOLDS, KL_READINGS, KNEES, write_table
+from kneeoa_mm.tables import write_table
 
 PRIMARY = Outcome.JSL_OR_KR_48M
 

@@ -14,7 +14,7 @@ from kneeoa_mm.cohort.sources import Cell
 from kneeoa_mm.cohort_spec import EXCLUDE, KEYS, CohortSpec, ColumnSpec
 from kneeoa_mm.errors import ConfigError
 from kneeoa_mm.records import Laterality, Outcome
-from kneeoa_mm.tables import COHORT
+from kneeoa_mm.schemas import COHORT
 from kneeoa_mm.text_tables import NUMBER, parse_number
 
 FACTORS = (

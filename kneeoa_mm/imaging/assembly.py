@@ -22,8 +22,9 @@ from kneeoa_mm.imaging.review import REVIEW_FILE, write_review
 from kneeoa_mm.imaging.worker import FilmRecord, part_path
 from kneeoa_mm.records import UNKNOWN, KneeKey, Laterality, Reject
 from kneeoa_mm.run_folder import flush_names
+from kneeoa_mm.schemas import KNEES, REJECTS
 from kneeoa_mm.settings import PreprocessConfig
-from kneeoa_mm.tables import KNEES, REJECTS, write_table
+from kneeoa_mm.tables import write_table
 
 IMAGES_FOLDER = "images"
 

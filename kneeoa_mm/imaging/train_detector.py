@@ -20,8 +20,9 @@ from kneeoa_mm.model_folder import DetectorCard, write_model
 from kneeoa_mm.progress import say, track
 from kneeoa_mm.records import Reject, StageResult
 from kneeoa_mm.run_folder import open_run
+from kneeoa_mm.schemas import REJECTS
 from kneeoa_mm.settings import TrainDetectorConfig
-from kneeoa_mm.tables import REJECTS, write_table
+from kneeoa_mm.tables import write_table
 
 LICENCE = "AGPL-3.0-only"
 """Of whatever ultralytics trained, as its makers read their licence."""

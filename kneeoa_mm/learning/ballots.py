@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kneeoa_mm.learning.calibration import Calibration
 from kneeoa_mm.learning.inference import assemble
-from kneeoa_mm.tables import PREDICTIONS_FILE
+from kneeoa_mm.schemas import PREDICTIONS_FILE
 
 RULES = ("hard", "soft", "mix")
 VOTING_FOLDER = "voting"

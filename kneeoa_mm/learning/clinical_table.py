@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from kneeoa_mm.errors import InputError, TableError
-from kneeoa_mm.tables import COHORT
+from kneeoa_mm.schemas import COHORT
 from kneeoa_mm.text_tables import listed, parse_number, sniff_separator, text_rows
 
 _TEXT_SUFFIXES = {".csv", ".tsv", ".txt"}

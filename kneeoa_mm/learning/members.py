@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor
 
-from kneeoa_mm import tables
+from kneeoa_mm import schemas, tables
 from kneeoa_mm.errors import InputError, LeakError
 from kneeoa_mm.learning import familiarity
 from kneeoa_mm.learning.ballots import is_vote, write_ballots
@@ -135,7 +135,7 @@ def train_run(
 
     def write(frame: pd.DataFrame, path: Path) -> Path:
         notes = {"part": part, "calibration": _how_calibrated(taught, reported)}
-        schema = tables.PREDICTIONS
+        schema = schemas.PREDICTIONS
         return tables.write_table(frame, schema, path, config_digest=config_digest, extra=notes)
 
     histories = [pd.read_csv(path) for path in sorted(out.glob(f"members/*/{HISTORY_FILE}"))]
@@ -143,7 +143,7 @@ def train_run(
     outputs = {
         "history": write_history(history, out / HISTORY_FILE),
         "curves": plot_history(history, out / "history.png"),
-        "predictions": write(predictions, out / tables.PREDICTIONS_FILE),
+        "predictions": write(predictions, out / schemas.PREDICTIONS_FILE),
     }
     if is_vote(probabilities):
         outputs["voting"] = write_ballots(
@@ -379,4 +379,4 @@ def write_rejects(rejects: list[Reject], out: Path) -> dict[str, Path]:
     for reject in rejects:
         say(f"not used: {reject.source}: {reject.code} {reject.message}")
     frame = pd.DataFrame([asdict(reject) for reject in rejects])
-    return {"rejects": tables.write_table(frame, tables.REJECTS, out / "rejects.csv")}
+    return {"rejects": tables.write_table(frame, schemas.REJECTS, out / "rejects.csv")}

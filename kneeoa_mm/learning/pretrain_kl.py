@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from kneeoa_mm import tables
+from kneeoa_mm import schemas, tables
 from kneeoa_mm.errors import InputError
 from kneeoa_mm.folds import make_folds
 from kneeoa_mm.learning.backbones import find_weights, load_pretrained
@@ -88,7 +88,7 @@ def pretrain_kl(
     if cohort is not None:
         knees = add_kl_readings(knees, cohort)
     knees, ungraded = _graded(knees, data)
-    fold_table = tables.read_table(folds, tables.FOLDS) if folds else None
+    fold_table = tables.read_table(folds, schemas.FOLDS) if folds else None
     if fold_table is None and config.cross_validate:
         subjects, grades = knees["subject_id"], knees["kl_grade"]
         fold_table = make_folds(subjects, grades, n_folds=config.folds, seed=config.seed)
@@ -137,7 +137,7 @@ def _figures(
     figures = {title: summarise_grades(predictions)}
     if "voting" in outputs:
         for rule in RULES:
-            voted = tables.read_table(outputs["voting"] / f"{rule}.parquet", tables.PREDICTIONS)
+            voted = tables.read_table(outputs["voting"] / f"{rule}.parquet", schemas.PREDICTIONS)
             figures[f"{title}, {rule} vote"] = summarise_grades(voted)
     return figures
 

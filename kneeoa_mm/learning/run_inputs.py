@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 from torch import Tensor
 
-from kneeoa_mm import tables
+from kneeoa_mm import schemas, tables
 from kneeoa_mm.errors import InputError
 from kneeoa_mm.learning.image_cache import file_version
 from kneeoa_mm.learning.splits import Split
@@ -97,14 +97,14 @@ class RunInputs:
         """Note them in the run folder."""
         write_json(out / INPUTS_FILE, self.hashes)
         if self.folds is not None:
-            tables.write_table(self.folds, tables.FOLDS, out / FOLDS_FILE)
+            tables.write_table(self.folds, schemas.FOLDS, out / FOLDS_FILE)
 
 
 def _noted(out: Path) -> dict[str, str]:
     """What a run folder says of its inputs; earlier versions noted the folds alone."""
     noted = {}
     if (out / FOLDS_FILE).is_file():
-        noted["folds"] = _hash_of_folds(tables.read_table(out / FOLDS_FILE, tables.FOLDS))
+        noted["folds"] = _hash_of_folds(tables.read_table(out / FOLDS_FILE, schemas.FOLDS))
     elif any((out / name).exists() for name in _WHERE_IT_BEGINS):
         noted["folds"] = _hash_of_folds(None)
     if (out / INPUTS_FILE).is_file():

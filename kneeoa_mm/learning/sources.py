@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kneeoa_mm import tables
+from kneeoa_mm import schemas, tables
 from kneeoa_mm.errors import InputError
 from kneeoa_mm.folds import refuse_shared_subjects
 from kneeoa_mm.progress import say
@@ -85,7 +85,7 @@ def parts_of(splits: pd.Series, *, where: Path) -> pd.Series:
 
 
 def _read_table(path: Path) -> pd.DataFrame:
-    knees = tables.read_table(path, tables.KNEES)
+    knees = tables.read_table(path, schemas.KNEES)
     # Path.joinpath keeps a path that is absolute already
     knees["image_path"] = [str(path.parent.joinpath(image)) for image in knees["image_path"]]
     flipped = knees.get("flipped", pd.Series(False, index=knees.index))
@@ -226,7 +226,7 @@ def add_kl_readings(knees: pd.DataFrame, cohort: Path) -> pd.DataFrame:
     Raises:
         InputError: The cohort has no readings, or none of these knees.
     """
-    readings = tables.read_table(cohort / "kl_readings.parquet", tables.KL_READINGS)
+    readings = tables.read_table(cohort / "kl_readings.parquet", schemas.KL_READINGS)
     grades = readings.set_index("knee_id")["kl_grade"]
     without_copy = [str(KneeKey.parse(knee)).split(":")[:4] for knee in knees["knee_id"]]
     graded = knees.assign(kl_grade=[grades.get(":".join(parts)) for parts in without_copy])

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from kneeoa_mm import tables
+from kneeoa_mm import schemas, tables
 from kneeoa_mm.cohort_spec import horizon_in
 from kneeoa_mm.errors import ConfigError, InputError, LeakError
 from kneeoa_mm.learning.event_times import observed_of
@@ -82,7 +82,7 @@ def join_cohort(
             split is none.
     """
     outcome = str(config.outcome)
-    table = tables.read_table(cohort / "cohort.parquet", tables.COHORT)
+    table = tables.read_table(cohort / "cohort.parquet", schemas.COHORT)
     images = knees[[KneeKey.parse(knee).copy == 1 for knee in knees["knee_id"]]]
     columns = ["knee_id", "image_path", "mirror", "field_of_view_plateau_widths"]
     if "split" in images and "split" not in table:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from kneeoa_mm import tables
+from kneeoa_mm import schemas, tables
 from kneeoa_mm.errors import LeakError
 from kneeoa_mm.learning.clinical import READINGS, ClinicalEncoding
 from kneeoa_mm.learning.fitting import check_precision
@@ -84,7 +84,7 @@ def train_jsl(
     refuse_other_horizon(cohort, config)
     joined, counts, notes = join_cohort(read_knees(knees), cohort, config)
     fold_file = folds or cohort / "folds.parquet"
-    fold_table = tables.read_table(fold_file, tables.FOLDS)
+    fold_table = tables.read_table(fold_file, schemas.FOLDS)
     chooses = config.train.chooses_epoch
     splits = cross_validation(joined, fold_table, chooses=chooses, where=fold_file)
     labels = labels_of(joined, config)

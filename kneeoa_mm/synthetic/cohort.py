@@ -18,13 +18,14 @@ from kneeoa_mm.config import validate
 from kneeoa_mm.progress import track
 from kneeoa_mm.records import StageResult
 from kneeoa_mm.run_folder import open_run, write_json
+from kneeoa_mm.schemas import TableSchema
 from kneeoa_mm.settings import Settings
 from kneeoa_mm.synthetic.best_possible import best_possible
 from kneeoa_mm.synthetic.oai_tables import Rows, write_tables
 from kneeoa_mm.synthetic.population import Population
 from kneeoa_mm.synthetic.progression import CLINICAL_FACTORS, COEFFICIENTS, Scenario, simulate
 from kneeoa_mm.synthetic.subject import SubjectTask, make_subject, model_draws
-from kneeoa_mm.tables import TableSchema, write_table
+from kneeoa_mm.tables import write_table
 
 
 def _column(dtype: Any, *, nullable: bool = False) -> pa.Column:

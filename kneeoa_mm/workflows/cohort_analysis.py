@@ -23,7 +23,8 @@ from kneeoa_mm.cohort_spec import CohortSpec
 from kneeoa_mm.errors import KneeOAError
 from kneeoa_mm.records import Outcome, StageResult
 from kneeoa_mm.run_folder import atomic_path
-from kneeoa_mm.tables import COHORT, PREDICTIONS, PREDICTIONS_FILE, read_table
+from kneeoa_mm.schemas import COHORT, PREDICTIONS, PREDICTIONS_FILE
+from kneeoa_mm.tables import read_table
 from kneeoa_mm.workflows.attempts import Attempts
 from kneeoa_mm.workflows.compare import compare
 from kneeoa_mm.workflows.compared_runs import parse_runs

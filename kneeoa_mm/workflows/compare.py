@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
-from kneeoa_mm import __version__, tables
+from kneeoa_mm import __version__, schemas, tables
 from kneeoa_mm.analysis.evaluation import FIGURES_FOLDER, THRESHOLDS
 from kneeoa_mm.analysis.figure_style import save
 from kneeoa_mm.analysis.prespecified import read_plan, thresholds_of
@@ -127,7 +127,7 @@ def compare(
     refuse_taken(out, overwrite=overwrite)
     knees = _knees_with(settings.outcome, cohort)
     fold_file = folds or cohort / "folds.parquet"
-    knees["fold"] = folds_of(knees["subject_id"], tables.read_table(fold_file, tables.FOLDS))
+    knees["fold"] = folds_of(knees["subject_id"], tables.read_table(fold_file, schemas.FOLDS))
     fold_of = knees.drop_duplicates("subject_id").set_index("subject_id")["fold"]
     read = {
         model: run
@@ -190,7 +190,7 @@ def _write(
 
 
 def _knees_with(outcome: Outcome, cohort: Path) -> pd.DataFrame:
-    table = tables.read_table(cohort / "cohort.parquet", tables.COHORT)
+    table = tables.read_table(cohort / "cohort.parquet", schemas.COHORT)
     return table[table[str(outcome)].notna()].set_index("knee_id", drop=False)
 
 
@@ -344,9 +344,9 @@ def _provenance(
         "command": "compare",
         "package_version": __version__,
         "runs": {name: folder.name for name, folder in runs.items()},
-        "runs_sha256": {name: sha256_of(f / tables.PREDICTIONS_FILE) for name, f in runs.items()},
+        "runs_sha256": {name: sha256_of(f / schemas.PREDICTIONS_FILE) for name, f in runs.items()},
         "grades": grades.name if grades else None,
-        "grades_sha256": sha256_of(grades / tables.PREDICTIONS_FILE) if grades else None,
+        "grades_sha256": sha256_of(grades / schemas.PREDICTIONS_FILE) if grades else None,
         "cohort_sha256": sha256_of(cohort / "cohort.parquet"),
         "folds_sha256": sha256_of(folds),
         **settings.model_dump(mode="json"),

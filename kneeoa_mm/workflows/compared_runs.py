@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kneeoa_mm import tables
+from kneeoa_mm import schemas, tables
 from kneeoa_mm.cohort.columns import FACTORS, OPTIONAL_FACTORS
 from kneeoa_mm.config import read_yaml_mapping
 from kneeoa_mm.errors import InputError, LeakError
@@ -165,7 +165,7 @@ def read_grader(folder: Path, fold_of: pd.Series, knees: pd.DataFrame) -> pd.Dat
     columns = [f"kl_prob_{grade}" for grade in KL_CLASSES]
     own = folder / FOLDS_FILE
     if own.is_file():
-        folds = tables.read_table(own, tables.FOLDS).set_index("subject_id")["fold"]
+        folds = tables.read_table(own, schemas.FOLDS).set_index("subject_id")["fold"]
         fold_of = folds[folds.index.isin(fold_of.index)]
     predictions = _as_in_cohort(_read_unseen(folder, fold_of, columns[0]), knees)
     probabilities = predictions.set_index("knee_id")[columns].dropna()
@@ -184,8 +184,8 @@ def _as_in_cohort(predictions: pd.DataFrame, knees: pd.DataFrame) -> pd.DataFram
 
 def _read_unseen(folder: Path, fold_of: pd.Series, column: str) -> pd.DataFrame:
     """Predictions on subjects of the comparison, after proof that each is out of fold."""
-    path = folder / tables.PREDICTIONS_FILE
-    predictions = tables.read_table(path, tables.PREDICTIONS)
+    path = folder / schemas.PREDICTIONS_FILE
+    predictions = tables.read_table(path, schemas.PREDICTIONS)
     if column not in predictions:
         predicted = [str(o) for o in Outcome if f"{o}_prob" in predictions]
         raise InputError(
@@ -204,7 +204,7 @@ def _read_unseen(folder: Path, fold_of: pd.Series, column: str) -> pd.DataFrame:
 
 def _refuse_other_folds(folder: Path, subjects: set[str], fold_of: pd.Series) -> None:
     path = folder / FOLDS_FILE
-    own = tables.read_table(path, tables.FOLDS).set_index("subject_id")["fold"]
+    own = tables.read_table(path, schemas.FOLDS).set_index("subject_id")["fold"]
     wanted = fold_of[fold_of.index.isin(subjects)]
     differ = wanted[own.reindex(wanted.index).ne(wanted)]
     if len(differ):

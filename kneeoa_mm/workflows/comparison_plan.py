@@ -12,7 +12,7 @@ from kneeoa_mm.analysis import looks, prespecified
 from kneeoa_mm.analysis.looks import held_out_knees, log_beside, log_look
 from kneeoa_mm.analysis.prespecified import EXPLORATORY, Plan, Prespecified
 from kneeoa_mm.analysis.results import sha256_of
-from kneeoa_mm.tables import PREDICTIONS_FILE
+from kneeoa_mm.schemas import PREDICTIONS_FILE
 
 
 def plan_and_looks(

@@ -19,8 +19,8 @@ from kneeoa_mm.imaging.journal import is_output
 from kneeoa_mm.learning.saliency import explain as stage
 from kneeoa_mm.records import StageResult
 from kneeoa_mm.run_folder import CONFIG_FILE
+from kneeoa_mm.schemas import PREDICTIONS_FILE
 from kneeoa_mm.settings import PreprocessConfig
-from kneeoa_mm.tables import PREDICTIONS_FILE
 
 
 def explain(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from kneeoa_mm import tables
+from kneeoa_mm import schemas, tables
 from kneeoa_mm.analysis import looks
 from kneeoa_mm.analysis.results import sha256_of
 from kneeoa_mm.cohort_spec import CohortSpec
@@ -93,7 +93,7 @@ def predict(
         rejects = pd.read_csv(work / "rejects.csv", dtype=str, keep_default_na=False)
         for reject in rejects.to_dict("records"):
             say("not used: {source}: {code} {message}".format(**reject))
-        if tables.read_table(work / "knees.parquet", tables.KNEES).empty:
+        if tables.read_table(work / "knees.parquet", schemas.KNEES).empty:
             raise InputError(
                 "No knee could be cut from any film.",
                 found=", ".join(
@@ -165,7 +165,7 @@ def _predict(
     if rejects is not None:
         predictions["source"] = knees["source"]
         predictions = pd.concat([predictions, _rejected_rows(rejects)], ignore_index=True)
-    tables.write_table(predictions, tables.PREDICTIONS, out)
+    tables.write_table(predictions, schemas.PREDICTIONS, out)
     notes += _look(predictions, out)
     seen = int(predictions["seen_in_training"].sum())
     if seen:

@@ -11,7 +11,8 @@ import pytest
 from report_runs import make_runs
 
 from kneeoa_mm.records import KL_CLASSES, Outcome
-from kneeoa_mm.tables import COHORT, PREDICTIONS, write_table
+from kneeoa_mm.schemas import COHORT, PREDICTIONS
+from kneeoa_mm.tables import write_table
 
 MakeTable = Callable[..., pd.DataFrame]
 WriteTable = Callable[..., Path]

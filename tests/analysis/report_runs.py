@@ -12,7 +12,8 @@ from PIL import Image
 
 from kneeoa_mm.analysis.evaluation import evaluate
 from kneeoa_mm.analysis.survival import survive
-from kneeoa_mm.tables import COHORT, KNEES, PREDICTIONS, write_table
+from kneeoa_mm.schemas import COHORT, KNEES, PREDICTIONS
+from kneeoa_mm.tables import write_table
 
 MakeTable = Callable[..., pd.DataFrame]
 EVIL = "<script>alert(1)</script>"

@@ -205,7 +205,8 @@ def test_knees_of_unknown_subjects_are_not_one_person(judge, make_predictions):
 
 
 def test_a_part_used_to_choose_epochs_is_named(tmp_path, make_predictions, without_figures):
-    from kneeoa_mm.tables import PREDICTIONS, write_table
+    from kneeoa_mm.schemas import PREDICTIONS
+    from kneeoa_mm.tables import write_table
 
     path = tmp_path / "run" / "predictions.parquet"
     write_table(make_predictions(), PREDICTIONS, path, extra={"part": "validation"})

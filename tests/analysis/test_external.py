@@ -16,7 +16,8 @@ from sklearn.metrics import roc_auc_score
 from kneeoa_mm.analysis.evaluation import evaluate
 from kneeoa_mm.errors import LeakError, ModelFolderError
 from kneeoa_mm.model_folder import ModelCard, Preprocessing, SeenSubjects, write_model
-from kneeoa_mm.tables import FOLDS, PREDICTIONS, write_table
+from kneeoa_mm.schemas import FOLDS, PREDICTIONS
+from kneeoa_mm.tables import write_table
 
 CONTRACT = Preprocessing(
     image_size_px=64, mean=0.5, std=0.2, clip_percentiles=(1, 99), reinvert_negatives=False

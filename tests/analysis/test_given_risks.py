@@ -18,7 +18,8 @@ from kneeoa_mm.analysis.survival import survive
 from kneeoa_mm.analysis.turnbull import interval_incidence
 from kneeoa_mm.cohort_spec import OutcomesSpec
 from kneeoa_mm.errors import InputError
-from kneeoa_mm.tables import COHORT, write_table
+from kneeoa_mm.schemas import COHORT
+from kneeoa_mm.tables import write_table
 
 VISITS = (12, 24, 36, 48)
 

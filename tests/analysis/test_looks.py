@@ -12,7 +12,8 @@ from kneeoa_mm.analysis.evaluation import evaluate
 from kneeoa_mm.analysis.looks import log_look
 from kneeoa_mm.errors import InputError
 from kneeoa_mm.run_folder import open_run
-from kneeoa_mm.tables import PREDICTIONS, write_table
+from kneeoa_mm.schemas import PREDICTIONS
+from kneeoa_mm.tables import write_table
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,8 @@ from report_runs import EVIL, Page
 from kneeoa_mm.analysis.report import report
 from kneeoa_mm.analysis.report.parts import Section
 from kneeoa_mm.errors import InputError, OutputExistsError
-from kneeoa_mm.tables import COHORT, write_table
+from kneeoa_mm.schemas import COHORT
+from kneeoa_mm.tables import write_table
 
 
 @pytest.fixture(scope="module")

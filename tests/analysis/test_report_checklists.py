@@ -15,7 +15,8 @@ from kneeoa_mm.analysis.report.evaluation import evaluation_section
 from kneeoa_mm.analysis.report.page import KINDS
 from kneeoa_mm.analysis.report.parts import Section
 from kneeoa_mm.analysis.report.runs import Run, find_runs
-from kneeoa_mm.tables import PREDICTIONS, write_table
+from kneeoa_mm.schemas import PREDICTIONS
+from kneeoa_mm.tables import write_table
 
 GUIDELINES = sorted(Path(checklists.__file__).with_name("guidelines").glob("*.yaml"))
 

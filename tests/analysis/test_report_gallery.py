@@ -8,7 +8,8 @@ from PIL import Image
 
 from kneeoa_mm.analysis.report.runs import Run
 from kneeoa_mm.analysis.report.saliency import saliency_section
-from kneeoa_mm.tables import PREDICTIONS, write_table
+from kneeoa_mm.schemas import PREDICTIONS
+from kneeoa_mm.tables import write_table
 
 RISKS = [0.9, 0.2, 0.6, 0.4, 0.1, 0.8]
 EVENTS = [0, 0, 1, 1, 1, 1]

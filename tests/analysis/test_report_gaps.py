@@ -12,7 +12,8 @@ from report_runs import EVIL, Page
 from kneeoa_mm.analysis.evaluation import evaluate
 from kneeoa_mm.analysis.report import report
 from kneeoa_mm.analysis.survival import survive
-from kneeoa_mm.tables import COHORT, PREDICTIONS, write_table
+from kneeoa_mm.schemas import COHORT, PREDICTIONS
+from kneeoa_mm.tables import write_table
 
 
 def told(*runs, out) -> str:

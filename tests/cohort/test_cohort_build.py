@@ -15,7 +15,8 @@ from kneeoa_mm.cohort.summary import baseline_table
 from kneeoa_mm.cohort_spec import CohortSpec
 from kneeoa_mm.errors import ConfigError, InputError, OutputExistsError, TableError
 from kneeoa_mm.records import KneeKey, Outcome
-from kneeoa_mm.tables import COHORT, FOLDS, KL_READINGS, read_provenance, read_table
+from kneeoa_mm.schemas import COHORT, FOLDS, KL_READINGS
+from kneeoa_mm.tables import read_provenance, read_table
 
 Write = Callable[[dict[str, str]], Path]
 Release = dict[str, str]

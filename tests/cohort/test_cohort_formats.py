@@ -15,7 +15,8 @@ from kneeoa_mm.cohort.sources import parse_cell
 from kneeoa_mm.cohort_spec import CohortSpec, TableSpec, read_cohort_spec
 from kneeoa_mm.errors import InputError, TableError
 from kneeoa_mm.records import Outcome
-from kneeoa_mm.tables import COHORT, read_table
+from kneeoa_mm.schemas import COHORT
+from kneeoa_mm.tables import read_table
 
 Write = Callable[[dict[str, str]], Path]
 Release = dict[str, str]

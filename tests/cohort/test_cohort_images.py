@@ -12,7 +12,8 @@ from kneeoa_mm.cohort.build import build_cohort
 from kneeoa_mm.cohort.check import check_folder
 from kneeoa_mm.cohort_spec import CohortSpec, read_cohort_spec
 from kneeoa_mm.errors import InputError, LeakError
-from kneeoa_mm.tables import COHORT, FOLDS, KNEES, read_table
+from kneeoa_mm.schemas import COHORT, FOLDS, KNEES
+from kneeoa_mm.tables import read_table
 
 Write = Callable[[dict[str, str]], Path]
 

@@ -12,7 +12,8 @@ import pytest
 from kneeoa_mm.cohort.build import build_cohort
 from kneeoa_mm.cohort_spec import CohortSpec, read_cohort_spec
 from kneeoa_mm.errors import ConfigError, LeakError
-from kneeoa_mm.tables import COHORT, read_table
+from kneeoa_mm.schemas import COHORT
+from kneeoa_mm.tables import read_table
 
 Write = Callable[[dict[str, str]], Path]
 

@@ -15,7 +15,8 @@ from kneeoa_mm.cohort.history import KneeHistory, OutcomeRecord, Reason
 from kneeoa_mm.cohort.pain import pain_progression
 from kneeoa_mm.cohort_spec import CohortSpec
 from kneeoa_mm.errors import TableError
-from kneeoa_mm.tables import COHORT, read_table
+from kneeoa_mm.schemas import COHORT
+from kneeoa_mm.tables import read_table
 
 
 def _knee(pain: dict[int, float], **more: object) -> KneeHistory:

@@ -13,11 +13,12 @@ from kneeoa_mm.cohort.build import build_cohort
 from kneeoa_mm.cohort_spec import read_cohort_spec
 from kneeoa_mm.config import shipped
 from kneeoa_mm.records import Outcome
+from kneeoa_mm.schemas import COHORT
 from kneeoa_mm.synthetic.oai_tables import SIDES, subject_rows, write_tables
 from kneeoa_mm.synthetic.progression import VISIT_MONTHS, simulate
 from kneeoa_mm.synthetic.subject import model_draws, subject_id
 from kneeoa_mm.synthetic.truth import progress_columns
-from kneeoa_mm.tables import COHORT, read_table
+from kneeoa_mm.tables import read_table
 
 _SUBJECTS = 800
 _SEED = 11

@@ -20,8 +20,9 @@ from kneeoa_mm.errors import ConfigError, InputError, OutputExistsError
 from kneeoa_mm.imaging import engine, journal
 from kneeoa_mm.imaging.preprocess import preprocess
 from kneeoa_mm.records import StageResult
+from kneeoa_mm.schemas import KNEES, REJECTS
 from kneeoa_mm.settings import PreprocessConfig
-from kneeoa_mm.tables import KNEES, REJECTS, read_table
+from kneeoa_mm.tables import read_table
 
 COHORT = CohortSpec(name="demo", visits={"V00": 0, "V06": 48})
 CONFIG = PreprocessConfig(pixel_spacing_mm=1.0)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from kneeoa_mm import tables
+from kneeoa_mm import schemas, tables
 from kneeoa_mm.config import load_config
 from kneeoa_mm.learning.pretrain_kl import pretrain_kl
 from kneeoa_mm.settings import PretrainKLConfig
@@ -101,18 +101,18 @@ def study(tmp_path_factory, knee_of_grade):
     grades = frame.groupby("subject_id")["kl_grade"]
     frame["contralateral_kl_grade"] = grades.transform(lambda pair: pair.to_numpy()[::-1])
     identity = ["knee_id", "subject_id", "laterality", "months", "image_path", "flipped"]
-    tables.write_table(frame[identity], tables.KNEES, folder / "knees" / "knees.parquet")
+    tables.write_table(frame[identity], schemas.KNEES, folder / "knees" / "knees.parquet")
     blank = {
         name: None
-        for name, column in tables.COHORT.rules.columns.items()
+        for name, column in schemas.COHORT.rules.columns.items()
         if column.required and name not in frame
     }
     cohort = frame.drop(columns=["image_path", "flipped"]).assign(**blank)
-    tables.write_table(cohort, tables.COHORT, folder / "cohort" / "cohort.parquet")
-    tables.write_table(frame, tables.KL_READINGS, folder / "cohort" / "kl_readings.parquet")
+    tables.write_table(cohort, schemas.COHORT, folder / "cohort" / "cohort.parquet")
+    tables.write_table(frame, schemas.KL_READINGS, folder / "cohort" / "kl_readings.parquet")
     subjects = sorted(set(frame["subject_id"]))
     folds = pd.DataFrame({"subject_id": subjects, "fold": np.arange(len(subjects)) // 2 % 3})
-    tables.write_table(folds, tables.FOLDS, folder / "cohort" / "folds.parquet")
+    tables.write_table(folds, schemas.FOLDS, folder / "cohort" / "folds.parquet")
     pretrain_kl(
         folder / "knees",
         folder / "kl",

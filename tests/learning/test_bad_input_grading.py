@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from kneeoa_mm import tables
+from kneeoa_mm import schemas, tables
 from kneeoa_mm.cli import app
 from kneeoa_mm.errors import InputError, KneeOAError, LeakError
 from kneeoa_mm.learning.memory import enough_memory
@@ -76,7 +76,7 @@ def test_a_grade_that_a_fold_lacks_is_no_obstacle(tmp_path):
             *("--set", "balance=weights"),
         )
         assert code == 0, error
-        predictions = tables.read_table(out / "predictions.parquet", tables.PREDICTIONS)
+        predictions = tables.read_table(out / "predictions.parquet", schemas.PREDICTIONS)
         assert len(predictions) == 18
         assert predictions["kl_prob_4"].notna().all()
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from kneeoa_mm import tables
+from kneeoa_mm import schemas, tables
 from kneeoa_mm.config import load_config
 from kneeoa_mm.errors import ModelFolderError
 from kneeoa_mm.learning import calibration
@@ -34,7 +34,7 @@ def train(data, run, *sets):
     ]
     config = load_config(PretrainKLConfig, sets=[*small, *sets])
     pretrain_kl(data, run, config=config, device="cpu")
-    return tables.read_table(run / "predictions.parquet", tables.PREDICTIONS)
+    return tables.read_table(run / "predictions.parquet", schemas.PREDICTIONS)
 
 
 def rules_of(run):
@@ -96,7 +96,7 @@ def test_a_cross_validated_run_reports_cross_fitted_sets_and_stores_what_all_fol
     assert provenance["calibration"] == "each knee by the other folds"
 
     # by hand: take the temperature out again, and cross-fit what remains
-    folds = tables.read_table(run / "folds.parquet", tables.FOLDS).set_index("subject_id")["fold"]
+    folds = tables.read_table(run / "folds.parquet", schemas.FOLDS).set_index("subject_id")["fold"]
     fold = reported["subject_id"].map(folds).to_numpy()
     used = np.array([rules["by_fold"][str(k)]["temperature"] for k in fold])
     raw = at_temperature(reported[PROBABILITIES].to_numpy(), 1 / used)
@@ -119,7 +119,7 @@ def test_prediction_rebuilds_the_out_of_fold_table_sets_and_all(knees, crossed):
     left, right = (table.set_index("knee_id").sort_index() for table in (reported, again))
     pd.testing.assert_frame_equal(left[PROBABILITIES], right[PROBABILITIES], atol=1e-5)
     assert (left["kl_set"] == right["kl_set"]).all()
-    folds = tables.read_table(run / "folds.parquet", tables.FOLDS).set_index("subject_id")["fold"]
+    folds = tables.read_table(run / "folds.parquet", schemas.FOLDS).set_index("subject_id")["fold"]
     for table in (left, right):
         assert (table["fold"] == table["subject_id"].map(folds)).all(), "each knee says its fold"
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from kneeoa_mm import tables
+from kneeoa_mm import schemas, tables
 from kneeoa_mm.config import load_config
 from kneeoa_mm.learning.networks import KLNetwork
 from kneeoa_mm.learning.pretrain_kl import pretrain_kl
@@ -91,7 +91,7 @@ def test_an_uneven_validation_part_is_judged_as_by_one_process(one_process, two_
     columns = [name for name in alone if name != "seconds"]
     pd.testing.assert_frame_equal(together[columns], alone[columns], rtol=1e-4)
     left, right = (
-        tables.read_table(run / "predictions.parquet", tables.PREDICTIONS).set_index("knee_id")
+        tables.read_table(run / "predictions.parquet", schemas.PREDICTIONS).set_index("knee_id")
         for run in (one_process, two_processes[0])
     )
     assert len(right) == right.index.nunique() == 17

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from kneeoa_mm import tables
+from kneeoa_mm import schemas, tables
 from kneeoa_mm.config import load_config, shipped
 from kneeoa_mm.learning.networks import KLNetwork
 from kneeoa_mm.learning.train_jsl import train_jsl
@@ -59,7 +59,7 @@ def short(name):
 def few(study, tmp_path_factory):
     """A cohort of six persons, two a fold."""
     folder = tmp_path_factory.mktemp("few")
-    for file, schema in (("cohort", tables.COHORT), ("folds", tables.FOLDS)):
+    for file, schema in (("cohort", schemas.COHORT), ("folds", schemas.FOLDS)):
         table = tables.read_table(study / "cohort" / f"{file}.parquet", schema)
         kept = table[table["subject_id"].isin([str(number) for number in range(1, 7)])]
         if file == "folds":
@@ -82,7 +82,7 @@ def test_a_recipe_trains_through_all_its_stages(name, study, few, tmp_path):
     history = pd.read_csv(tmp_path / "run" / "history.csv")
     stages = list(range(1, len(config.train.stages) + 1))
     assert history.groupby("member")["stage"].agg(list).tolist() == [stages] * 3
-    predictions = tables.read_table(tmp_path / "run" / "predictions.parquet", tables.PREDICTIONS)
+    predictions = tables.read_table(tmp_path / "run" / "predictions.parquet", schemas.PREDICTIONS)
     assert predictions["jsl_48m_prob"].between(0, 1).all()
     assert ("jsl_48m_prob_without_reading" in predictions) == (config.kl_input == "read")
     assert ("jsl_48m_cif_48" in predictions) == (config.time_head == "hazard")

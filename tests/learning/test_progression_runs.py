@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from kneeoa_mm import tables
+from kneeoa_mm import schemas, tables
 from kneeoa_mm.cohort.build import CohortRun
 from kneeoa_mm.cohort_spec import CohortSpec, OutcomesSpec
 from kneeoa_mm.config import load_config
@@ -50,7 +50,7 @@ def jsl(study, out, *sets, cohort=None, knees=None, **arguments):
 
 
 def reported(run):
-    return tables.read_table(run / "predictions.parquet", tables.PREDICTIONS)
+    return tables.read_table(run / "predictions.parquet", schemas.PREDICTIONS)
 
 
 def aurocs(result):
@@ -63,10 +63,10 @@ def aurocs(result):
 
 def changed_cohort(study, folder, change):
     """A copy of the study's cohort with some cells changed."""
-    table = tables.read_table(study / "cohort" / "cohort.parquet", tables.COHORT)
-    tables.write_table(change(table), tables.COHORT, folder / "cohort.parquet")
-    folds = tables.read_table(study / "cohort" / "folds.parquet", tables.FOLDS)
-    tables.write_table(folds, tables.FOLDS, folder / "folds.parquet")
+    table = tables.read_table(study / "cohort" / "cohort.parquet", schemas.COHORT)
+    tables.write_table(change(table), schemas.COHORT, folder / "cohort.parquet")
+    folds = tables.read_table(study / "cohort" / "folds.parquet", schemas.FOLDS)
+    tables.write_table(folds, schemas.FOLDS, folder / "folds.parquet")
     return folder
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kneeoa_mm import tables
+from kneeoa_mm import schemas, tables
 from kneeoa_mm.config import load_config, shipped
 from kneeoa_mm.errors import ConfigError
 from kneeoa_mm.learning.backbones import build_encoder
@@ -80,7 +80,7 @@ def test_a_recipe_trains_through_all_its_stages(name, few_knees, tmp_path):
     history = pd.read_csv(tmp_path / "run" / "history.csv")
     stages = list(range(1, len(config.train.stages) + 1))
     assert history.groupby("member")["stage"].agg(list).tolist() == [stages] * n_members
-    predictions = tables.read_table(tmp_path / "run" / "predictions.parquet", tables.PREDICTIONS)
+    predictions = tables.read_table(tmp_path / "run" / "predictions.parquet", schemas.PREDICTIONS)
     assert len(predictions) == 10
     np.testing.assert_allclose(predictions[PROBABILITIES].sum(axis=1), 1, atol=1e-5)
 
@@ -97,7 +97,7 @@ def voted(tmp_path_factory, knee_of_grade):
 def test_an_ensemble_leaves_what_each_member_said_of_the_knees_that_it_never_saw(voted):
     result, run = voted
     said = {
-        path.parent.name: tables.read_table(path, tables.PREDICTIONS)
+        path.parent.name: tables.read_table(path, schemas.PREDICTIONS)
         for path in sorted(run.glob("members/*/predictions.parquet"))
     }
     assert len(said) == result.counts["members"] == 4 * 3
@@ -108,7 +108,7 @@ def test_an_ensemble_leaves_what_each_member_said_of_the_knees_that_it_never_saw
         assert not member.card.seen_subjects.in_selection(subjects)
     together = pd.concat(said.values()).groupby("knee_id")[PROBABILITIES]
     assert (together.size() == 4).all(), "each knee by one member of each network"
-    predictions = tables.read_table(run / "predictions.parquet", tables.PREDICTIONS)
+    predictions = tables.read_table(run / "predictions.parquet", schemas.PREDICTIONS)
     ours = predictions.set_index("knee_id")[PROBABILITIES].sort_index()
     pd.testing.assert_frame_equal(together.mean(), ours, atol=1e-6)
 
@@ -116,7 +116,7 @@ def test_an_ensemble_leaves_what_each_member_said_of_the_knees_that_it_never_saw
 def test_all_three_rules_are_reported_and_are_the_votes_of_the_members(voted):
     result, run = voted
     said = pd.concat(
-        tables.read_table(path, tables.PREDICTIONS)
+        tables.read_table(path, schemas.PREDICTIONS)
         for path in sorted(run.glob("members/*/predictions.parquet"))
     )
     knees = sorted(set(said["knee_id"]))
@@ -125,7 +125,7 @@ def test_all_three_rules_are_reported_and_are_the_votes_of_the_members(voted):
     truth = said.groupby("knee_id")["kl_grade"].first().loc[knees].to_numpy(int)
     for rule in ("hard", "soft", "mix"):
         grades = vote(probabilities, rule)
-        table = tables.read_table(run / "voting" / f"{rule}.parquet", tables.PREDICTIONS)
+        table = tables.read_table(run / "voting" / f"{rule}.parquet", schemas.PREDICTIONS)
         assert table.set_index("knee_id")["kl_grade_pred"].loc[knees].tolist() == grades.tolist()
         shown = result.figures[f"KL, out of fold, {rule} vote"]
         by_hand = estimate(GRADE_METRICS["accuracy"], truth, grades, []).value

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from safetensors.torch import save_file
 
-from kneeoa_mm import tables
+from kneeoa_mm import schemas, tables
 from kneeoa_mm.config import load_config
 from kneeoa_mm.errors import InputError, LeakError
 from kneeoa_mm.learning.backbones import build_encoder
@@ -23,7 +23,7 @@ SHORT = [*SMALL, "train.epochs=1", "train.select_by=last"]
 def folds_of(graded_folder, folder, n_folds):
     subjects = sorted({path.stem[:-1] for path in graded_folder.rglob("*.png")})
     folds = pd.DataFrame({"subject_id": subjects, "fold": np.arange(len(subjects)) % n_folds})
-    return tables.write_table(folds, tables.FOLDS, folder / f"{n_folds}.parquet")
+    return tables.write_table(folds, schemas.FOLDS, folder / f"{n_folds}.parquet")
 
 
 def pretrain(data, out, *sets, **options):

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from kneeoa_mm import tables
+from kneeoa_mm import schemas, tables
 from kneeoa_mm.learning.models import load_ensemble
 from kneeoa_mm.learning.sources import read_knees
 from kneeoa_mm.model_folder import SHIPPED_GRADER
@@ -61,7 +61,7 @@ def test_it_abstains_from_noise(tmp_path):
     Image.fromarray(noise).save(tmp_path / "9999999L.png")
     out = tmp_path / "grades.parquet"
     predict(tmp_path / "9999999L.png", None, out, device="cpu")
-    row = tables.read_table(out, tables.PREDICTIONS).iloc[0]
+    row = tables.read_table(out, schemas.PREDICTIONS).iloc[0]
     assert row["status"] == "not_a_knee"
     assert pd.isna(row["kl_grade_pred"])
 
@@ -91,7 +91,7 @@ def test_it_gives_the_out_of_fold_grades_of_the_docs(
     assert sorted(subject for part in unseen for subject in part) == sorted(subjects)
     out = tmp_path / "grades.parquet"
     predict(some_real_knees, None, out, device="cpu")
-    found = tables.read_table(out, tables.PREDICTIONS).set_index("knee_id")
+    found = tables.read_table(out, schemas.PREDICTIONS).set_index("knee_id")
     assert len(found) > 30
     assert not found["seen_in_training"].any()
     path = repository / "docs" / "results" / "kl-baseline" / "out_of_fold.csv"
@@ -111,7 +111,7 @@ def test_the_strangest_knee_of_each_fold_is_a_knee_to_the_member_that_never_saw_
         unpack(archive, lambda names: [n for n in names if Path(n).stem in STRANGEST], tmp_path)
     out = tmp_path / "grades.parquet"
     predict(tmp_path / "knee_kl224", None, out, device="cpu")
-    found = tables.read_table(out, tables.PREDICTIONS)
+    found = tables.read_table(out, schemas.PREDICTIONS)
     assert sorted(found["subject_id"] + found["laterality"]) == sorted(STRANGEST)
     assert not found["seen_in_training"].any()
     assert set(found["status"]) == {"ok"}

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from kneeoa_mm import tables
+from kneeoa_mm import schemas, tables
 from kneeoa_mm.errors import InputError, LeakError
 from kneeoa_mm.learning.sources import add_kl_readings, read_knees
 
@@ -100,7 +100,7 @@ def table_of_knees(folder, **columns):
             **columns,
         }
     )
-    return tables.write_table(frame, tables.KNEES, folder / "knees.parquet")
+    return tables.write_table(frame, schemas.KNEES, folder / "knees.parquet")
 
 
 def test_an_image_that_preprocess_mirrored_is_not_mirrored_again(tmp_path):
@@ -128,7 +128,7 @@ def test_one_person_under_two_names_of_a_part_is_in_one_part(tmp_path):
 def readings(folder, knee_ids):
     frame = pd.DataFrame({"knee_id": knee_ids, "kl_grade": range(len(knee_ids))})
     frame[["subject_id", "laterality"]] = [k.split(":")[1::2] for k in knee_ids]
-    tables.write_table(frame, tables.KL_READINGS, folder / "kl_readings.parquet")
+    tables.write_table(frame, schemas.KL_READINGS, folder / "kl_readings.parquet")
 
 
 def test_readings_of_a_cohort_grade_each_visit_and_every_copy(tmp_path):

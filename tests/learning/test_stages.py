@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from kneeoa_mm import tables
+from kneeoa_mm import schemas, tables
 from kneeoa_mm.config import load_config
 from kneeoa_mm.errors import ConfigError, InputError, LeakError, OutputExistsError
 from kneeoa_mm.learning import image_store, inference, training
@@ -45,7 +45,7 @@ def weights(run):
 def test_a_grader_learns_and_leaves_a_whole_run(graded_folder, tmp_path):
     run = tmp_path / "run"
     result = pretrain_kl(graded_folder, run, config=kl_config("train.epochs=12"), device="cpu")
-    predictions = tables.read_table(run / "predictions.parquet", tables.PREDICTIONS)
+    predictions = tables.read_table(run / "predictions.parquet", schemas.PREDICTIONS)
     val = read_knees(graded_folder / "val")
     assert sorted(predictions["knee_id"]) == sorted(val["knee_id"]), "validation knees alone"
     assert (predictions["kl_grade"] == predictions["kl_grade_pred"]).mean() > 0.6
@@ -146,7 +146,7 @@ def test_without_a_choice_the_last_epoch_is_kept_and_every_fold_is_tested(graded
     members = load_ensemble(run).members
     assert [member.card.seen_subjects.selection for member in members] == [()] * 3
     subjects = set(read_knees(graded_folder)["subject_id"])
-    predictions = tables.read_table(run / "predictions.parquet", tables.PREDICTIONS)
+    predictions = tables.read_table(run / "predictions.parquet", schemas.PREDICTIONS)
     for member in members:
         known = member.card.seen_subjects.in_training(subjects)
         assert 0.6 * len(subjects) <= len(known) <= 0.7 * len(subjects)
@@ -244,7 +244,7 @@ def test_averaging_over_crops_belongs_to_the_run_and_changes_what_it_says(graded
     run = tmp_path / "run"
     config = kl_config("train.epochs=2", "test_time_crops=true")
     pretrain_kl(graded_folder, run, config=config, device="cpu")
-    reported = tables.read_table(run / "predictions.parquet", tables.PREDICTIONS)
+    reported = tables.read_table(run / "predictions.parquet", schemas.PREDICTIONS)
     columns = ["knee_id", *(f"kl_prob_{grade}" for grade in range(5))]
 
     def again():
@@ -285,7 +285,7 @@ def test_a_grader_of_close_crops_grades_wide_ones_alike(graded_folder, tmp_path,
                 "field_of_view_plateau_widths": field_of_view,
             }
             rows.append(row)
-    table = tables.write_table(pd.DataFrame(rows), tables.KNEES, tmp_path / "knees.parquet")
+    table = tables.write_table(pd.DataFrame(rows), schemas.KNEES, tmp_path / "knees.parquet")
     predictions, _ = predict_knees(load_ensemble(run), read_knees(table), device="cpu")
     kind = predictions["knee_id"].str.split(":").str[0]
     grades = {name: part["kl_grade_pred"].to_numpy() for name, part in predictions.groupby(kind)}
@@ -330,7 +330,7 @@ def test_fusion_finds_what_only_the_clinical_table_tells(study, tmp_path):
     image = jsl(study, tmp_path / "image")
     assert auroc(fused) > 0.9
     assert auroc(image) < 0.8
-    predictions = tables.read_table(tmp_path / "fused" / "predictions.parquet", tables.PREDICTIONS)
+    predictions = tables.read_table(tmp_path / "fused" / "predictions.parquet", schemas.PREDICTIONS)
     assert len(predictions) == 96, "knees without the outcome are predicted too"
     assert "kl_set" not in predictions, "progression models are not calibrated"
     assert predictions["jsl_48m"].isna().sum() == 8
@@ -345,7 +345,7 @@ def test_each_knee_is_scored_by_members_that_never_saw_its_subject(study):
         assert seen.in_training(subjects) | seen.in_selection(subjects) < subjects
     again, _ = predict_knees(ensemble, knees, device="cpu")
     assert not again["seen_in_training"].any()
-    reported = tables.read_table(study / "kl" / "predictions.parquet", tables.PREDICTIONS)
+    reported = tables.read_table(study / "kl" / "predictions.parquet", schemas.PREDICTIONS)
     columns = [f"kl_prob_{grade}" for grade in range(5)]
     pd.testing.assert_frame_equal(
         again.set_index("knee_id").sort_index()[columns],
@@ -375,9 +375,9 @@ def test_many_knees_are_read_a_few_at_a_time_and_graded_as_all_at_once(study, mo
 
 
 def test_an_encoder_that_saw_the_fold_is_refused(study, tmp_path):
-    folds = tables.read_table(study / "cohort" / "folds.parquet", tables.FOLDS)
+    folds = tables.read_table(study / "cohort" / "folds.parquet", schemas.FOLDS)
     other = folds.assign(fold=np.arange(len(folds)) % 3)
-    path = tables.write_table(other, tables.FOLDS, tmp_path / "other.parquet")
+    path = tables.write_table(other, schemas.FOLDS, tmp_path / "other.parquet")
     with pytest.raises(LeakError, match="same folds"):
         jsl(study, tmp_path / "run", folds=path)
     assert not (tmp_path / "run").exists()
@@ -393,9 +393,9 @@ def test_a_progression_model_sees_what_its_encoder_saw(study, tmp_path):
     """All knees show 2.5 widths, the encoder wants 1.25: both heads get the inner half."""
     folder = tmp_path / "study"
     shutil.copytree(study, folder)
-    knees = tables.read_table(folder / "knees" / "knees.parquet", tables.KNEES)
+    knees = tables.read_table(folder / "knees" / "knees.parquet", schemas.KNEES)
     knees["field_of_view_plateau_widths"] = 2.5
-    tables.write_table(knees, tables.KNEES, folder / "knees" / "knees.parquet")
+    tables.write_table(knees, schemas.KNEES, folder / "knees" / "knees.parquet")
     pretrain_kl(
         folder / "knees",
         folder / "kl",
@@ -408,7 +408,7 @@ def test_a_progression_model_sees_what_its_encoder_saw(study, tmp_path):
     jsl(folder, tmp_path / "run", "train.epochs=1")
     (*_, member) = load_ensemble(tmp_path / "run").members
     assert member.card.preprocessing.field_of_view_plateau_widths == 1.25
-    reported = tables.read_table(tmp_path / "run" / "predictions.parquet", tables.PREDICTIONS)
+    reported = tables.read_table(tmp_path / "run" / "predictions.parquet", schemas.PREDICTIONS)
     again, _ = predict_knees(
         load_ensemble(tmp_path / "run"), read_knees(folder / "knees"), device="cpu"
     )

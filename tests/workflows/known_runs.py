@@ -11,7 +11,7 @@ import pandas as pd
 from safetensors.numpy import save
 from scipy.stats import norm
 
-from kneeoa_mm import tables
+from kneeoa_mm import schemas, tables
 from kneeoa_mm.learning.clinical import ClinicalEncoding
 from kneeoa_mm.model_folder import ModelCard, Preprocessing, SeenSubjects, write_model
 from kneeoa_mm.run_folder import write_text
@@ -41,11 +41,11 @@ class Study:
         return self.folder / "cohort"
 
     def write_cohort(self, **spec: Any) -> None:
-        required = [c for c, rule in tables.COHORT.rules.columns.items() if rule.required]
+        required = [c for c, rule in schemas.COHORT.rules.columns.items() if rule.required]
         blank = {name: None for name in required if name not in self.knees}
         cohort = self.knees.drop(columns="fold").assign(**blank)
-        tables.write_table(cohort, tables.COHORT, self.cohort / "cohort.parquet")
-        tables.write_table(self.folds(), tables.FOLDS, self.cohort / "folds.parquet")
+        tables.write_table(cohort, schemas.COHORT, self.cohort / "cohort.parquet")
+        tables.write_table(self.folds(), schemas.FOLDS, self.cohort / "folds.parquet")
         lines = "".join(f"  {key}: {value}\n" for key, value in {"name": "t", **spec}.items())
         write_text(self.cohort / "config.yaml", f"cohort:\n{lines}")
 
@@ -73,8 +73,10 @@ class Study:
             **{f"kl_prob_{grade}": 0.2 for grade in range(5)},
             **{f"{self.outcome}_prob": risk},
         ).assign(**(columns or {}))
-        tables.write_table(predictions.iloc[rows], tables.PREDICTIONS, path / "predictions.parquet")
-        tables.write_table(self.folds(), tables.FOLDS, path / "folds.parquet")
+        tables.write_table(
+            predictions.iloc[rows], schemas.PREDICTIONS, path / "predictions.parquet"
+        )
+        tables.write_table(self.folds(), schemas.FOLDS, path / "folds.parquet")
         write_text(path / "config.yaml", config)
         encoding = ClinicalEncoding.fit(self.knees[list(factors)]) if factors else None
         for fold in range(N_FOLDS):

@@ -11,10 +11,11 @@ from known_runs import Study, image_risk
 from kneeoa_mm.analysis import survival
 from kneeoa_mm.cohort.build import build_cohort
 from kneeoa_mm.cohort_spec import read_cohort_spec
+from kneeoa_mm.schemas import COHORT, FOLDS
 from kneeoa_mm.synthetic.oai_tables import SIDES, subject_rows, write_tables
 from kneeoa_mm.synthetic.progression import VISIT_MONTHS, simulate
 from kneeoa_mm.synthetic.subject import model_draws, subject_id
-from kneeoa_mm.tables import COHORT, FOLDS, read_table
+from kneeoa_mm.tables import read_table
 from kneeoa_mm.workflows.cohort_analysis import analyse_cohort
 
 N_SUBJECTS, N_BOOT = 150, 7

@@ -13,7 +13,7 @@ from known_runs import Study, image_risk, two_knees_a_person
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from kneeoa_mm import tables
+from kneeoa_mm import schemas, tables
 from kneeoa_mm.errors import InputError, LeakError
 from kneeoa_mm.records import Outcome
 from kneeoa_mm.workflows.compare import compare
@@ -240,7 +240,7 @@ def test_a_grader_without_runs_is_compared_on_folds_that_are_not_its_own(study, 
     columns = {f"kl_prob_{grade}": grades[:, grade] for grade in range(5)}
     grader = study.run("elsewhere-kl", image_risk(events, seed=2), columns=columns)
     halves = study.folds().assign(fold=lambda f: f["fold"] % 2)
-    folds = tables.write_table(halves, tables.FOLDS, tmp_path / "halves.parquet")
+    folds = tables.write_table(halves, schemas.FOLDS, tmp_path / "halves.parquet")
     document, _ = comparison(study, tmp_path / "out", {}, grades=grader, folds=folds)
     assert document["folds"] == 2
     assert set(document["models"]) == {"kl_grade", "mjsw", "kl+grader"}
@@ -250,7 +250,7 @@ def test_a_grader_without_runs_is_compared_on_folds_that_are_not_its_own(study, 
 def test_persons_whom_the_grader_has_no_fold_of_are_counted(study, events, tmp_path):
     grader = study.run("half-kl", image_risk(events, seed=2))
     known = study.folds()[:200]
-    tables.write_table(known, tables.FOLDS, grader / "folds.parquet")
+    tables.write_table(known, schemas.FOLDS, grader / "folds.parquet")
     document, _ = comparison(study, tmp_path / "out", {}, grades=grader, n_boot=0)
     absent = ~study.knees["subject_id"].isin(known["subject_id"])
     assert document["left_out"]["no_prediction"] == {"kl+grader": int(absent.sum())}
@@ -319,7 +319,7 @@ def test_a_run_of_another_outcome_is_refused(study, events, tmp_path):
 def test_a_run_on_other_folds_is_refused(study, events, tmp_path):
     run = study.run("elsewhere", image_risk(events, seed=2))
     folds = study.folds().assign(fold=lambda f: (f["fold"] + 1) % 5)
-    tables.write_table(folds, tables.FOLDS, run / "folds.parquet")
+    tables.write_table(folds, schemas.FOLDS, run / "folds.parquet")
     refused(study, tmp_path, InputError, "other folds", {"image": run})
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import save
 from typer.testing import CliRunner
 
-from kneeoa_mm import model_folder, tables
+from kneeoa_mm import model_folder, schemas, tables
 from kneeoa_mm.cli import app
 from kneeoa_mm.imaging.detector import PLATEAU_MM
 from kneeoa_mm.learning.dataset import prepare
@@ -285,8 +285,8 @@ def test_the_out_of_fold_table_is_rebuilt_from_the_command_line(tmp_path, monkey
     )
     assert code == 0, error
     assert run("predict", "graded", "--model", "run", "--out", "oof.parquet")[0] == 0
-    found = tables.read_table(tmp_path / "oof.parquet", tables.PREDICTIONS).set_index("knee_id")
-    reported = tables.read_table(tmp_path / "run" / "predictions.parquet", tables.PREDICTIONS)
+    found = tables.read_table(tmp_path / "oof.parquet", schemas.PREDICTIONS).set_index("knee_id")
+    reported = tables.read_table(tmp_path / "run" / "predictions.parquet", schemas.PREDICTIONS)
     assert len(found) == 60
     assert not found["seen_in_training"].any()
     columns = [*(f"kl_prob_{grade}" for grade in range(5)), "kl_grade_pred"]
@@ -307,7 +307,7 @@ def test_pictures_of_a_test_part_keep_their_split_and_leave_a_look(shipped, tmp_
         picture(tmp_path / "graded" / part / "2" / f"{seed + 20}L.png", seed=seed)
     code, _, _ = run("predict", tmp_path / "graded", "--out", tmp_path / "grades.csv")
     assert code == 0
-    table = tables.read_table(tmp_path / "grades.csv", tables.PREDICTIONS)
+    table = tables.read_table(tmp_path / "grades.csv", schemas.PREDICTIONS)
     assert sorted(table["split"]) == ["test", "train"]
     line = json.loads((tmp_path / "grades.looks.jsonl").read_text())
     assert (line["command"], line["knees"]) == ("predict", 1)

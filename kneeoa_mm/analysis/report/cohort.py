@@ -16,7 +16,8 @@ from kneeoa_mm.analysis.report.shown import counted, listed, plain
 from kneeoa_mm.analysis.report.words import definition_of, in_a_sentence
 from kneeoa_mm.analysis.results import OUTCOME_NAMES
 from kneeoa_mm.records import Outcome
-from kneeoa_mm.tables import COHORT, read_provenance, read_table
+from kneeoa_mm.schemas import COHORT
+from kneeoa_mm.tables import read_provenance, read_table
 
 _BASELINE = (
     "age_years",

@@ -7,7 +7,8 @@ import pandas as pd
 from kneeoa_mm.analysis.report.parts import Section, Table
 from kneeoa_mm.analysis.report.runs import Run, flat_provenance, read_csv
 from kneeoa_mm.analysis.report.shown import counted, plain
-from kneeoa_mm.tables import KNEES, read_provenance, read_table
+from kneeoa_mm.schemas import KNEES
+from kneeoa_mm.tables import read_provenance, read_table
 
 _MAX_ROWS = 60
 _DESCRIBED = {

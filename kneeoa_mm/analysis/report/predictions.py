@@ -9,7 +9,8 @@ from kneeoa_mm.analysis.report.runs import Run, flat_provenance
 from kneeoa_mm.analysis.report.shown import counted, plain, show
 from kneeoa_mm.analysis.results import OUTCOME_NAMES, sha256_of
 from kneeoa_mm.records import UNKNOWN, Outcome
-from kneeoa_mm.tables import PREDICTIONS, read_provenance, read_table
+from kneeoa_mm.schemas import PREDICTIONS
+from kneeoa_mm.tables import read_provenance, read_table
 
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 

@@ -14,7 +14,8 @@ import yaml
 from kneeoa_mm.errors import InputError
 from kneeoa_mm.records import Outcome
 from kneeoa_mm.run_folder import CONFIG_FILE
-from kneeoa_mm.tables import COHORT, PREDICTIONS, PREDICTIONS_FILE, TableSchema, read_table
+from kneeoa_mm.schemas import COHORT, PREDICTIONS, PREDICTIONS_FILE, TableSchema
+from kneeoa_mm.tables import read_table
 
 _MAX_DEPTH = 3
 _PREDICTION_SUFFIXES = {".csv", ".parquet"}

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from kneeoa_mm import tables
+from kneeoa_mm import schemas, tables
 from kneeoa_mm.learning.clinical import ClinicalEncoding
 from kneeoa_mm.learning.networks import KLNetwork, ProgressionNetwork
 from kneeoa_mm.model_folder import ModelCard, Preprocessing, SeenSubjects, write_model
@@ -90,7 +90,7 @@ def folder(tmp_path_factory, knee_of_grade):
             }
         )
     knees = pd.DataFrame(rows)
-    tables.write_table(knees, tables.KNEES, out / "knees" / "knees.parquet")
+    tables.write_table(knees, schemas.KNEES, out / "knees" / "knees.parquet")
     factors = {"age_years": np.linspace(50, 70, 6), "sex": list("FMFMFM"), "jsl_48m": [0, 1] * 3}
     knees[["knee_id"]].assign(**factors).to_csv(out / "clinical.csv", index=False)
     outline = json.dumps([[40, 60], [80, 60], [80, 80], [40, 80]])
