@@ -7,6 +7,8 @@ interrupted, state saved.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 EXIT_OK = 0
 EXIT_UNEXPECTED = 1
 EXIT_USAGE = 2
@@ -113,3 +115,34 @@ class ItemError(Exception):
         self.message = message
         self.stage = stage
         super().__init__(f"{code}: {message}")
+
+
+def lines_named(lines: Iterable[int]) -> str:
+    """All the lines of a file by number, the header being the first.
+
+    Example:
+        >>> lines_named([4, 2, 4, 7, 8, 9])
+        'line(s) 2, 4, 7-9'
+    """
+    return f"line(s) {_runs(lines)}"
+
+
+def rows_named(rows: Iterable[int]) -> str:
+    """All the rows of a table by number, the first being 0.
+
+    Example:
+        >>> rows_named([3, 0, 7])
+        'row(s) 0, 3, 7'
+    """
+    return f"row(s) {_runs(rows)}"
+
+
+def _runs(numbers: Iterable[int]) -> str:
+    """In order; three or more without a gap become a range."""
+    runs: list[list[int]] = []
+    for number in sorted({int(number) for number in numbers}):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{r[0]}-{r[-1]}" if len(r) > 2 else ", ".join(map(str, r)) for r in runs)

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pandera.pandas as pa
 
-from kneeoa_mm.errors import TableError
+from kneeoa_mm.errors import TableError, rows_named
 from kneeoa_mm.records import (
     KL_CLASSES,
     UNKNOWN,
@@ -25,7 +25,6 @@ from kneeoa_mm.records import (
 _FIRST_OUTCOMES = (Outcome.JSL_48M, Outcome.KL_PROGRESSION, Outcome.TKR)
 PREDICTIONS_FILE = "predictions.parquet"
 """Name of the table ``PREDICTIONS`` in the folder of a run."""
-_MAX_ROWS_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -292,9 +291,7 @@ def _faults(cases: pd.DataFrame) -> list[str]:
             faults += [f"column {name} is missing" for name in group["failure_case"]]
             continue
         rows = [int(row) for row in group["index"].dropna().unique()]
-        shown = ", ".join(str(row) for row in rows[:_MAX_ROWS_LISTED])
-        more = f" and {len(rows) - _MAX_ROWS_LISTED} more" if len(rows) > _MAX_ROWS_LISTED else ""
-        place = f" in row(s) {shown}{more}" if rows else ""
+        place = f" in {rows_named(rows)}" if rows else ""
         values = ", ".join(repr(value) for value in group["failure_case"].unique()[:3])
         faults.append(f"column {column}: {rule}; found {values}{place}")
     return list(dict.fromkeys(faults))

@@ -6,7 +6,7 @@ import codecs
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,23 +70,6 @@ def parse_number(text: str, *, decimal_commas: bool = False) -> float:
     if not NUMBER.match(text):
         raise ValueError(f"{text!r} is no number")
     return float(text)
-
-
-def listed(lines: Iterable[int]) -> str:
-    """All the lines of a fault by number, three or more in a row as a range.
-
-    Example:
-        >>> listed([4, 2, 4, 7, 8, 9])
-        'line(s) 2, 4, 7-9'
-    """
-    runs: list[list[int]] = []
-    for number in sorted(set(lines)):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    shown = [f"{r[0]}-{r[-1]}" if len(r) > 2 else ", ".join(map(str, r)) for r in runs]
-    return f"line(s) {', '.join(shown)}"
 
 
 def _encoding(path: Path) -> str:

@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kneeoa_mm.analysis.time_to_event import rows_named
-from kneeoa_mm.errors import InputError
+from kneeoa_mm.errors import InputError, rows_named
 
 CATEGORIES = frozenset(
     {"kl_grade", "contralateral_kl_grade", "oarsi_jsn_medial", "oarsi_jsn_lateral"}

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog
 
 from kneeoa_mm.analysis.covariates import Design
-from kneeoa_mm.analysis.time_to_event import TimeToEvent, rows_named
+from kneeoa_mm.analysis.time_to_event import TimeToEvent
+from kneeoa_mm.errors import rows_named
 
 Floats = NDArray[np.float64]
 _TOLERANCE = 1e-7

@@ -14,14 +14,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kneeoa_mm.errors import InputError, TableError
+from kneeoa_mm.errors import InputError, TableError, rows_named
 from kneeoa_mm.metrics import DECISION_THRESHOLD, bootstrap_weights, persons_of
 from kneeoa_mm.records import KL_CLASSES, Outcome, PredictionStatus
 
 KL = "kl"
 _KL_PROBABILITIES = [f"kl_prob_{grade}" for grade in KL_CLASSES]
 _SUM_TOLERANCE = 1e-3
-_MAX_ROWS_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -146,10 +145,9 @@ def _kl_target(usable: pd.DataFrame, where: object) -> Target:
     sums = usable.loc[has_prediction, _KL_PROBABILITIES].sum(axis=1)
     wrong = sums[(sums - 1).abs() > _SUM_TOLERANCE]
     if len(wrong):
-        rows = ", ".join(str(row) for row in wrong.index[:_MAX_ROWS_LISTED])
         raise TableError(
             "Grade probabilities must sum to 1.",
-            [f"{len(wrong)} row(s), such as {rows}: sum {wrong.iloc[0]:.4f}"],
+            [f"{rows_named(wrong.index)}: the first sum is {wrong.iloc[0]:.4f}"],
             where=where,
         )
     judged, left_out = _judged(usable, has_prediction, usable["kl_grade"].notna())

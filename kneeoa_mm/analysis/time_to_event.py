@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kneeoa_mm.errors import InputError, TableError
+from kneeoa_mm.errors import InputError, TableError, rows_named
 from kneeoa_mm.metrics import persons_of
 from kneeoa_mm.records import Outcome
 
@@ -20,7 +20,6 @@ DEATH = 2
 _MONTHS_OF_TOLERANCE = 1.0
 _MONTHS_BETWEEN_HORIZONS = 12
 _MAX_GROUPS = 6
-_MAX_ROWS_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -197,18 +196,6 @@ def _refuse(faults: Sequence[tuple[pd.Series, str]], outcome: Outcome, where: ob
             where=where,
             fix="correct these rows, or build the cohort table anew",
         )
-
-
-def rows_named(rows: Sequence[int] | NDArray[np.int64]) -> str:
-    """Rows in words, the first five of them.
-
-    Example:
-        >>> rows_named([3, 7]), rows_named(range(9))
-        ('row(s) 3, 7', 'row(s) 0, 1, 2, 3, 4 and 4 more')
-    """
-    shown = ", ".join(str(row) for row in rows[:_MAX_ROWS_LISTED])
-    left = len(rows) - _MAX_ROWS_LISTED
-    return f"row(s) {shown}" + (f" and {left} more" if left > 0 else "")
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ from kneeoa_mm.cohort.columns import FACTORS, OPTIONAL_FACTORS, convert
 from kneeoa_mm.cohort.history import days_from_months
 from kneeoa_mm.cohort.sources import SIDES, Cell, Source, parse_cell, read_source
 from kneeoa_mm.cohort_spec import ENROLLEES, KEYS, CohortSpec
-from kneeoa_mm.errors import TableError
-from kneeoa_mm.text_tables import listed
+from kneeoa_mm.errors import TableError, lines_named
 
 KNEE = ["subject_id", "laterality"]
 PROJECT = "reading_project"
@@ -150,7 +149,7 @@ def _translate(source: Source, faults: list[str]) -> pd.DataFrame:
         cells = _cells(raw[name], name)
         converted = convert(cells, name, column, decimal_commas=source.has_decimal_commas)
         for problem, positions in converted.problems.items():
-            lines = listed(raw[_LINE].iloc[positions])
+            lines = lines_named(raw[_LINE].iloc[positions])
             shown = source.column(name, "?")
             faults.append(f"{source.path.name}, column {shown}: {problem} in {lines}")
         frame[name] = converted.values
@@ -176,7 +175,7 @@ def _without_copies(frame: pd.DataFrame, source: Source, faults: list[str]) -> p
     twice = frame[frame.duplicated(keys, keep=False) & frame[keys].notna().all(axis=1)]
     if len(twice):
         what = "rows of one knee that differ" if source.spec.is_per_knee else "a subject twice"
-        faults.append(f"{source.path.name}: {what} in {listed(twice[_LINE])}")
+        faults.append(f"{source.path.name}: {what} in {lines_named(twice[_LINE])}")
     return frame.drop(columns=_LINE)
 
 

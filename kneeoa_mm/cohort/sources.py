@@ -17,8 +17,8 @@ import pandas as pd
 
 from kneeoa_mm.cohort.sas_tables import sas_rows
 from kneeoa_mm.cohort_spec import TableSpec
-from kneeoa_mm.errors import InputError, TableError
-from kneeoa_mm.text_tables import Row, listed, sniff_separator, text_rows
+from kneeoa_mm.errors import InputError, TableError, lines_named
+from kneeoa_mm.text_tables import Row, sniff_separator, text_rows
 
 SIDES = ("R", "L")
 SAS_SUFFIX = ".sas7bdat"
@@ -152,7 +152,7 @@ def read_source(source: Source) -> pd.DataFrame:
     if broken:
         raise TableError(
             "Some lines of the table are broken.",
-            [f"{source.path.name}: not {len(header)} fields in {listed(broken)}"],
+            [f"{source.path.name}: not {len(header)} fields in {lines_named(broken)}"],
             where=source.path,
             fix="download or export the file again",
         )

@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from kneeoa_mm.errors import InputError, TableError
+from kneeoa_mm.errors import InputError, TableError, lines_named
 from kneeoa_mm.schemas import COHORT
-from kneeoa_mm.text_tables import listed, parse_number, sniff_separator, text_rows
+from kneeoa_mm.text_tables import parse_number, sniff_separator, text_rows
 
 _TEXT_SUFFIXES = {".csv", ".tsv", ".txt"}
 _NO_VALUE = {"", ".", "na", "n/a", "nan", "null"}
@@ -82,7 +82,7 @@ def _text_cells(path: Path, faults: list[str]) -> tuple[pd.DataFrame, Callable[[
     whole = [row for row in rows[1:] if len(row.cells) == len(header)]
     broken = [row.line for row in rows[1:] if len(row.cells) != len(header)]
     if broken:
-        faults.append(f"not {len(header)} fields in {listed(broken)}")
+        faults.append(f"not {len(header)} fields in {lines_named(broken)}")
     texts = [[cell.strip() for cell in row.cells] for row in whole]
     cells = pd.DataFrame(texts, columns=header, index=[row.line for row in whole], dtype=object)
     has_commas = separator == ";"
@@ -147,7 +147,7 @@ def _fault(cells: pd.Series, places: list[int], what: str) -> list[str]:
         return []
     shown = ", ".join(map(str, cells[places].dropna().unique()[:_MAX_VALUES_SHOWN]))
     found = f", found {shown}" if shown else ""
-    return [f"column {cells.name}: {what}{found} in {listed(places)}"]
+    return [f"column {cells.name}: {what}{found} in {lines_named(places)}"]
 
 
 def untold(wanted: set[str], clinical: pd.DataFrame | None, knee_ids: pd.Series) -> tuple[str, ...]:
