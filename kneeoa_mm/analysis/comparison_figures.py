@@ -1,4 +1,4 @@
-"""Figures of models beside each other: who ranks knees best, and what deciding by them gains."""
+"""Figures of models beside each other: ranking, calibration, what deciding by them gains."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from kneeoa_mm.analysis.figure_style import CATEGORICAL, INK, MUTED, styled
 
 Array = NDArray[np.float64]
 _DASHES = (0, (4, 1.5))
+_PANELS_ABREAST = 4
 
 
 class Curve(NamedTuple):
@@ -70,6 +71,42 @@ def comparison_curves(
     figure.legend(
         handles=handles, loc="outside right upper", title="Model   AUROC", alignment="left"
     )
+    return figure
+
+
+@styled
+def calibration_panels(bins: Mapping[str, Mapping[str, Sequence[float]]], *, title: str) -> Figure:
+    """Calibration curves, one panel a model, all on the same axes.
+
+    Args:
+        bins: Name to its bins, as ``figures.reliability_bins`` has them.
+        title: The outcome in words.
+    """
+    rows = -(-len(bins) // _PANELS_ABREAST)
+    abreast = min(len(bins), _PANELS_ABREAST)
+    figure = Figure(figsize=(2.5 * abreast + 0.3, 2.6 * rows + 0.5), layout="constrained")
+    grid = figure.subplots(rows, abreast, sharex=True, sharey=True, squeeze=False)
+    top = 1.05 * max(max(*each["high"], *each["mean_probability"]) for each in bins.values())
+    for axes, (name, each) in zip(grid.flat, bins.items(), strict=False):
+        axes.plot([0, top], [0, top], color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
+        observed = np.asarray(each["observed"])
+        axes.errorbar(
+            each["mean_probability"],
+            observed,
+            yerr=[observed - each["low"], each["high"] - observed],
+            color=CATEGORICAL[0],
+            marker="o",
+            markersize=3,
+            linewidth=1.2,
+            elinewidth=0.9,
+        )
+        axes.set_title(name, fontsize=8)
+        axes.set(xlim=(0, top), ylim=(0, top), aspect="equal")
+    for axes in grid.flat[len(bins) :]:
+        axes.set_visible(False)
+    figure.suptitle(f"{title}: calibration", fontsize=10, fontweight="bold", x=0.01, ha="left")
+    figure.supxlabel("Predicted risk", fontsize=9)
+    figure.supylabel("Observed share (95 % CI)", fontsize=9)
     return figure
 
 

@@ -166,6 +166,10 @@ def explain(
         bool | None, typer.Option("--check", help="Also check whether maps can be believed.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many knees.")] = 16,
+    by_error: Annotated[
+        Path | None,
+        typer.Option(help="Predictions with the truth: explain the worst answers and the best."),
+    ] = None,
     sets: Sets = None,
     seed: Seed = None,
     device: DeviceOption = Device.AUTO,
@@ -188,6 +192,7 @@ def explain(
         clinical=clinical,
         joint_spaces=joint_spaces,
         limit=limit,
+        by_error=by_error,
         device=device.value,
         overwrite=overwrite,
     )

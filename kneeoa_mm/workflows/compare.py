@@ -184,7 +184,8 @@ def _write(
     lines = comparison_output.rows(document)
     write_csv(lines, comparison_output.columns(lines), run / "compare.csv")
     write_text(run / "compare.md", comparison_output.markdown(document))
-    save(comparison_output.draw(document, contest, simple), run / FIGURES_FOLDER, "comparison")
+    for name, figure in comparison_output.draw(document, contest, simple):
+        save(figure, run / FIGURES_FOLDER, name)
     # last, so that a folder that has it is whole
     write_json(run / COMPARE_FILE, document)
 

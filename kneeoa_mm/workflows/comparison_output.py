@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from kneeoa_mm.analysis.comparison_figures import Curve, comparison_curves
+from kneeoa_mm.analysis.comparison_figures import (
+    Curve,
+    calibration_panels,
+    comparison_curves,
+)
 from kneeoa_mm.analysis.results import OUTCOME_NAMES
 from kneeoa_mm.metrics import mean_roc
 from kneeoa_mm.workflows.comparison import KL_ONLY, Contest
@@ -135,8 +139,19 @@ def _p(estimate: Mapping[str, Any]) -> str:
     return "-" if value is None else p_in_words(value).removeprefix("= ")
 
 
-def draw(document: Mapping[str, Any], contest: Contest, simple: Mapping[str, Any]) -> Figure:
-    """ROC curves averaged over folds, and decision curves where levels mean something."""
+def draw(
+    document: Mapping[str, Any], contest: Contest, simple: Mapping[str, Any]
+) -> Iterator[tuple[str, Figure]]:
+    """Names and figures: ROC and decision curves; calibration where levels mean something."""
+    yield "comparison", _draw_curves(document, contest, simple)
+    if bins := document["calibration_curves"]:
+        title = OUTCOME_NAMES[document["outcome"]]
+        yield "comparison_calibration", calibration_panels(bins, title=title)
+
+
+def _draw_curves(
+    document: Mapping[str, Any], contest: Contest, simple: Mapping[str, Any]
+) -> Figure:
     decisions = document["net_benefit"]
     curves = {
         name: Curve(

@@ -61,6 +61,14 @@ def test_the_worst_come_first_and_beside_the_best(explained):
     assert "not chosen by their error" in section.summary
 
 
+def test_knees_that_were_chosen_by_their_error_are_said_to_be_extremes(explained):
+    run = explained(names_outcome=True)
+    (run.path / "saliency.json").write_text('{"chosen": "by error", "limits": []}')
+    section = saliency_section(run)
+    assert "worst and best by all" in section.summary
+    assert any("of extremes" in limit for limit in section.limits)
+
+
 def test_maps_of_an_outcome_that_is_not_told_are_not_said_to_lack_the_truth(explained):
     section = saliency_section(explained(names_outcome=False))
     assert not any("No truth" in note for note in section.notes)

@@ -164,7 +164,11 @@ def test_files_hold_the_table_the_rows_and_the_figure(compared):
     text = (out / "compare.md").read_text()
     assert f"{document['models']['fused']['auroc']['value']:.3f}" in text
     assert all(sentence in text for sentence in document["verdict"])
-    assert {path.suffix for path in (out / "figures").iterdir()} == {".svg", ".png"}
+    assert {path.name for path in (out / "figures").iterdir()} == {
+        f"{name}.{suffix}"
+        for name in ("comparison", "comparison_calibration")
+        for suffix in ("svg", "png")
+    }
 
 
 def test_fusion_that_wins_is_said_to_help(compared):

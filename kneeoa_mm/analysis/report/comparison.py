@@ -109,7 +109,10 @@ def _add_figures(
     else:
         section.notes.append("No AUROC could be computed, so there is no figure of them.")
     caption = f"{title}: ROC curves averaged over folds, and decision curves."
-    section.add_figure(run.path / FIGURES_FOLDER, "comparison", caption, wide=True)
+    folder = run.path / FIGURES_FOLDER
+    section.add_figure(folder, "comparison", caption, wide=True)
+    caption = f"{title}: calibration of each model, knees in bins of about equal counts."
+    section.add_figure(folder, "comparison_calibration", caption, wide=True)
 
 
 def _best_possible(document: Any) -> dict[str, float]:

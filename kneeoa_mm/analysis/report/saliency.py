@@ -47,7 +47,7 @@ def saliency_section(run: Run) -> Section:
     section.provenance = {
         name: str(document[name]) for name in ("package_version",) if name in document
     }
-    _add_gallery(section, run, images)
+    _add_gallery(section, run, images, by_error=document.get("chosen") == "by error")
     if (run.path / "mean_maps.png").is_file():
         caption = "Mean knee and mean maps, all as right knees, by group; each person counts once."
         section.add_picture(run.path / "mean_maps.png", caption, wide=True)
@@ -70,7 +70,7 @@ def _tell(section: Section, maps: pd.DataFrame, n_knees: int) -> None:
     section.methods.append(f"What moved the output was shown by {text}.")
 
 
-def _add_gallery(section: Section, run: Run, images: pd.DataFrame) -> None:
+def _add_gallery(section: Section, run: Run, images: pd.DataFrame, *, by_error: bool) -> None:
     """Pairs of the worst and the best answer; without truth, the first knees."""
     errors = _errors(run, images)
     rows = {str(row["knee_id"]): row for row in images.to_dict("records")}
@@ -88,10 +88,16 @@ def _add_gallery(section: Section, run: Run, images: pd.DataFrame) -> None:
         return
     order = sorted(errors, key=lambda knee: errors[knee].size, reverse=True)
     n = min(_PER_SIDE, len(order) // 2)
+    how = "those answered worst and best by all" if by_error else "not chosen by their error"
     section.summary = (
-        f"{counted(len(images), 'knee')}, of which the truth of {len(errors)} is known: of these, "
-        f"which were not chosen by their error, the {n} worst answers and the {n} best, in turn."
+        f"{counted(len(images), 'knee')}, {how}, of which the truth of {len(errors)} is known: of "
+        f"these, the {n} worst answers and the {n} best, in turn."
     )
+    if by_error:
+        section.limits.append(
+            "Knees were chosen by their error: mean maps and checks are of extremes, not of the "
+            "model's usual answers."
+        )
     for worst, best in zip(order[:n], reversed(order[-n:]), strict=True):
         for side, knee in (("Worst", worst), ("Best", best)):
             caption = f"{side} of {len(errors)} explained: {knee}; {errors[knee].text}."

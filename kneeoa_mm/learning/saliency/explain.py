@@ -16,7 +16,8 @@ from kneeoa_mm.errors import InputError
 from kneeoa_mm.learning.clinical_table import read_clinical, untold
 from kneeoa_mm.learning.inference import choose_device
 from kneeoa_mm.learning.models import load_ensemble
-from kneeoa_mm.learning.saliency.answers import choose_answer
+from kneeoa_mm.learning.saliency.answers import PROGRESSION, choose_answer
+from kneeoa_mm.learning.saliency.choice import BY_ERROR, EVEN_SPREAD, choose_knees
 from kneeoa_mm.learning.saliency.explained_knee import ExplainedKnee, explain_knee
 from kneeoa_mm.learning.saliency.joint_spaces import JointSpaces, read_joint_spaces
 from kneeoa_mm.learning.saliency.mean_maps import MeanMaps, groups_of, risk_groups
@@ -40,6 +41,7 @@ def explain(
     joint_spaces: Path | None = None,
     read_film: ReadFilm | None = None,
     limit: int = 16,
+    by_error: Path | None = None,
     device: str = "auto",
     overwrite: bool = False,
 ) -> StageResult:
@@ -55,12 +57,13 @@ def explain(
         joint_spaces: Outlines; see ``joint_spaces.read_joint_spaces``.
         read_film: Gives films to draw on; without, maps are drawn on the knee images.
         limit: At most so many knees, evenly spread over the input.
+        by_error: Predictions with the truth; then the knees are those answered worst and best.
         device: ``auto``, ``cpu`` or ``cuda``.
         overwrite: Replace earlier output.
 
     Raises:
         InputError: There are no knees, none of their images can be read, or ``clinical`` has none
-            of them.
+            of them, or ``by_error`` tells the error of none.
         ConfigError: The model does not give the answer that is asked for, or has no feature map.
         ModelFolderError: There is no usable model.
     """
@@ -69,14 +72,15 @@ def explain(
     config = config or ExplainConfig()
     spaces = JointSpaces() if joint_spaces is None else read_joint_spaces(joint_spaces)
     refuse_taken(out, overwrite=overwrite)
-    sample = _sample(data, model, config, clinical, limit, device)
+    sample = _sample(data, model, config, clinical, limit, by_error, device)
     asked = sample.knees["knee_id"].iloc[: sample.n_explained]
     notes = untold(sample.ensemble.factors, sample.clinical, asked)
     _refuse_hopeless(sample, config, data)
     is_readable = sample.store.readable[: sample.n_explained]
     means = MeanMaps(Counter(sample.persons[: sample.n_explained][is_readable].tolist()))
     n_readable = int(is_readable.sum())
-    run = SaliencyRun(out, config, spaces, read_film, means, n_readable)
+    chosen = EVEN_SPREAD if by_error is None else BY_ERROR
+    run = SaliencyRun(out, config, spaces, read_film, means, n_readable, chosen)
     with open_run(out, config_yaml=config.to_yaml(), overwrite=overwrite):
         for index in track(range(sample.n_explained), total=sample.n_explained, label="explain"):
             found = explain_knee(sample, index, config)
@@ -96,14 +100,22 @@ def explain(
 
 
 def _sample(
-    data: Path, model: Path, config: ExplainConfig, clinical: Path | None, limit: int, device: str
+    data: Path,
+    model: Path,
+    config: ExplainConfig,
+    clinical: Path | None,
+    limit: int,
+    by_error: Path | None,
+    device: str,
 ) -> Sample:
     ensemble = load_ensemble(model)
     for member in ensemble.members:
         # only pictures are varied, so no gradient of a weight is ever wanted
         member.network.requires_grad_(False).to(memory_format=torch.channels_last)
     knees = read_knees(data, allow_ungrouped=True, grades_optional=True)
-    chosen = spread(np.arange(len(knees)), limit)
+    answer = choose_answer(config.target, 0, ensemble.outcome_column)
+    outcome = ensemble.outcome_column if answer.name == PROGRESSION else None
+    chosen = choose_knees(knees, limit, by_error, outcome)
     rest = np.setdiff1d(np.arange(len(knees)), chosen)
     others = spread(rest, MOST_OTHERS) if Method.GRADIENT_SHAP in config.methods else rest[:0]
     rows = knees.iloc[np.concatenate([chosen, others])].reset_index(drop=True)
@@ -115,7 +127,6 @@ def _sample(
 
 def _refuse_hopeless(sample: Sample, config: ExplainConfig, data: Path) -> None:
     """Raise before anything is written where no knee could be explained."""
-    choose_answer(config.target, 0, sample.ensemble.outcome_column)
     if Method.GRADCAM in config.methods:
         for member in sample.ensemble.members:
             member.network.encoder.feature_map()

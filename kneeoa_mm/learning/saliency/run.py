@@ -62,6 +62,7 @@ class SaliencyRun:
         read_film: Gives films to draw on.
         means: Collects the mean maps.
         n_knees: How many are going to be added.
+        chosen: How they were chosen.
     """
 
     def __init__(
@@ -72,8 +73,10 @@ class SaliencyRun:
         read_film: ReadFilm | None,
         means: MeanMaps,
         n_knees: int,
+        chosen: str,
     ) -> None:
         self._out, self._config, self._spaces, self._means = out, config, spaces, means
+        self._chosen = chosen
         self._read_film = None if read_film is None else lru_cache(maxsize=1)(read_film)
         self._checks = Checks()
         self._repeated = set(spread(np.arange(n_knees), config.repeat_knees).tolist())
@@ -217,6 +220,7 @@ class SaliencyRun:
             "methods": list(self._config.methods),
             "answers": sorted({row["target"] for row in self.maps}),
             "knees": len({row["knee_id"] for row in self.maps}),
+            "chosen": self._chosen,
             "drawn_on_film": self._n_on_film,
             "gradcam_layers": [
                 {"member": member, "layer": layer, "cells": cells}
