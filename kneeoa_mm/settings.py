@@ -16,6 +16,7 @@ from kneeoa_mm.records import Outcome
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0)]
+Crops = Annotated[int, Field(ge=0, le=10, multiple_of=2)]
 
 
 class Settings(BaseModel):
@@ -220,9 +221,10 @@ class PretrainKLConfig(Settings):
     """Height of the middle of the joint space in what the model sees, as a share of it from the
     top; it counts only beside a field of view."""
     test_time_flip: bool = False
-    test_time_crops: bool = False
-    """Average over eleven crops, shifted by up to 5 % and scaled by up to 6 %: steadier where a
-    detector finds the joints, at eleven times the cost."""
+    test_time_crops: Crops = 0
+    """Average over the image and so many crops of it, in pairs that are shifted by up to 5 % and
+    scaled by up to 6 %, one against the other: steadier where a detector finds the joints. Each
+    costs as much as the image itself."""
     conformal_method: Literal["lac", "aps"] = "lac"
     """How grades are gathered into sets that hold the true one: ``lac`` makes the smallest sets on
     average, ``aps`` varies their size more with doubt."""
@@ -284,7 +286,7 @@ class TrainJSLConfig(Settings):
     """``uncertainty`` learns the weights of progression and grade (Kendall et al. 2018)."""
     kl_loss_weight: float = Field(default=1.0, ge=0)
     """Weight of the loss of the grade beside 1 for progression."""
-    test_time_crops: bool = False
+    test_time_crops: Crops = 0
     """As in KL grading."""
     train: TrainConfig = TrainConfig(
         lr=1e-4,

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from kneeoa_mm.learning.calibration import Calibration
+from kneeoa_mm.settings import Crops
 
 
 class EnsembleRules(Calibration):
@@ -19,7 +20,7 @@ class EnsembleRules(Calibration):
 
     voting: Literal["mix", "hard", "soft"] = "mix"
     test_time_flip: bool = False
-    test_time_crops: bool = False
+    test_time_crops: Crops = 0
     calibrated_on: str = ""
     """The knees that taught temperature and sets, in words; empty: nothing is calibrated."""
     by_fold: dict[int, Calibration] = Field(default_factory=dict)

@@ -38,8 +38,9 @@ def _crops(pairs: int) -> tuple[tuple[float, float, float], ...]:
 
 
 CROPS = _crops(pairs=5)
-"""Shift across and down as shares of the image, and scale, the image itself first. All lie inside
-the default augmentation, so that a network has met such crops in training."""
+"""Shift across and down as shares of the image, and scale, the image itself first. The first few
+are spread as evenly as all of them, and all lie inside the default augmentation, so that a network
+has met such crops in training."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +49,16 @@ class Views:
 
     Attributes:
         flip: The mirror images.
-        crops: The image moved and scaled a little, as ``CROPS`` says.
+        crops: How many times the image is moved and scaled a little, as ``CROPS`` says.
     """
 
     flip: bool = False
-    crops: bool = False
+    crops: int = 0
 
     def of(self, images: Tensor) -> Iterator[Tensor]:
         """The views of a batch (B, 1, S, S), the images themselves first."""
         yield images
-        moved = [_move(images, *crop) for crop in CROPS[1:]] if self.crops else []
+        moved = [_move(images, *crop) for crop in CROPS[1 : self.crops + 1]]
         yield from moved
         if self.flip:
             yield from (view.flip(-1) for view in (images, *moved))

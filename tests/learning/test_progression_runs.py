@@ -187,7 +187,7 @@ def test_features_of_a_frozen_encoder_are_computed_once_and_predict_says_what_tr
     monkeypatch.setattr(features, "encode", counted)
     run = tmp_path / "run"
     before = load_ensemble(study / "kl").members[0].network.encoder.state_dict()
-    jsl(study, run, *FACTORS, "test_time_crops=true")
+    jsl(study, run, *FACTORS, "test_time_crops=10")
     assert encoded == [96] * 3, "once a fold"
     after = load_ensemble(run).members[0].network.encoder.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())

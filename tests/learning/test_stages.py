@@ -242,7 +242,7 @@ def test_the_recipe_states_the_field_of_view_and_what_cannot_tell_its_own_is_use
 
 def test_averaging_over_crops_belongs_to_the_run_and_changes_what_it_says(graded_folder, tmp_path):
     run = tmp_path / "run"
-    config = kl_config("train.epochs=2", "test_time_crops=true")
+    config = kl_config("train.epochs=2", "test_time_crops=10")
     pretrain_kl(graded_folder, run, config=config, device="cpu")
     reported = tables.read_table(run / "predictions.parquet", schemas.PREDICTIONS)
     columns = ["knee_id", *(f"kl_prob_{grade}" for grade in range(5))]
@@ -258,7 +258,7 @@ def test_averaging_over_crops_belongs_to_the_run_and_changes_what_it_says(graded
         atol=1e-5,
     )
     rules = json.loads((run / "ensemble.json").read_text())
-    (run / "ensemble.json").write_text(json.dumps(rules | {"test_time_crops": False}))
+    (run / "ensemble.json").write_text(json.dumps(rules | {"test_time_crops": 0}))
     difference = (again()[columns[1:]] - averaged[columns[1:]]).abs().to_numpy()
     assert 1e-4 < difference.max() < 0.5
 

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from kneeoa_mm.learning.views import CROPS, Views
-from kneeoa_mm.settings import AugmentConfig
+from kneeoa_mm.settings import AugmentConfig, PretrainKLConfig
 
 
 def ramps(size_px=100):
@@ -25,23 +26,32 @@ def test_without_averaging_there_is_the_image_alone():
     assert only is images
 
 
-@pytest.mark.parametrize("flip", [False, True])
-def test_each_crop_shows_the_image_at_its_stated_place_and_scale(flip):
+@pytest.mark.parametrize(("flip", "crops"), [(False, 10), (True, 10), (True, 4)])
+def test_each_crop_shows_the_image_at_its_stated_place_and_scale(flip, crops):
     images = ramps()
-    views = list(Views(flip=flip, crops=True).of(images))
-    assert len(views) == len(CROPS) * (2 if flip else 1)
-    for view, (across, down, scale) in zip(views, CROPS, strict=False):
+    views = list(Views(flip=flip, crops=crops).of(images))
+    assert len(views) == (crops + 1) * (2 if flip else 1)
+    for view, (across, down, scale) in zip(views, CROPS[: crops + 1], strict=False):
         expected = inner(images) * scale
         expected[0] += 100 * across
         expected[1] += 100 * down
         torch.testing.assert_close(inner(view), expected, atol=1e-3, rtol=0)
-    for straight, mirrored in zip(views[: len(CROPS)], views[len(CROPS) :], strict=flip):
+    for straight, mirrored in zip(views[: crops + 1], views[crops + 1 :], strict=flip):
         torch.testing.assert_close(mirrored, straight.flip(-1))
 
 
-def test_the_crops_balance_out_so_that_averaging_moves_no_knee():
-    across, down, scale = (sum(values) / len(CROPS) for values in zip(*CROPS, strict=True))
+@pytest.mark.parametrize("crops", range(0, 11, 2))
+def test_the_crops_balance_out_so_that_averaging_moves_no_knee(crops):
+    assert PretrainKLConfig(test_time_crops=crops).test_time_crops < len(CROPS)
+    averaged = CROPS[: crops + 1]
+    across, down, scale = (sum(values) / len(averaged) for values in zip(*averaged, strict=True))
     assert (across, down, scale) == pytest.approx((0, 0, 1))
+
+
+@pytest.mark.parametrize("crops", [-2, 1, 12])
+def test_a_number_of_crops_that_does_not_balance_or_is_not_there_is_refused(crops):
+    with pytest.raises(ValidationError, match="test_time_crops"):
+        PretrainKLConfig(test_time_crops=crops)
 
 
 def test_networks_meet_such_crops_in_training():
