@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from kneeoa_mm.config import read_yaml_mapping, shipped, validate
 from kneeoa_mm.errors import ConfigError
-from kneeoa_mm.records import Outcome
+from kneeoa_mm.records import FRONTAL_VIEWS, Outcome, View
 from kneeoa_mm.run_folder import CONFIG_FILE
 from kneeoa_mm.settings import Settings
 
@@ -26,11 +26,13 @@ _FILE_SUFFIXES = {".yaml", ".yml"}
 
 
 class FilmsSpec(Settings):
-    """How the films of a cohort name their subject and visit."""
+    """Which films a cohort has of its knees, and how they name their subject and visit."""
 
     path_pattern: str | None = None
     """Regular expression, searched in the path of a film relative to the studies folder, with the
     named groups ``subject``, ``visit`` and ``side`` where the path tells them."""
+    views: tuple[View, ...] = FRONTAL_VIEWS
+    """Films of other views are refused. UNKNOWN are those whose header names none."""
 
 
 class ColumnSpec(Settings):

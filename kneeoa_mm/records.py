@@ -33,6 +33,10 @@ class View(StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
+FRONTAL_VIEWS = (View.PA_FIXED_FLEXION, View.AP, View.UNKNOWN)
+"""Views that knees are cut from. A film whose header names none is taken for one."""
+
+
 class Photometric(StrEnum):
     """DICOM Photometric Interpretation (0028,0004) of a greyscale film."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +21,16 @@ from kneeoa_mm.imaging.lettering import shows_text
 from kneeoa_mm.imaging.pictures import is_picture, read_picture
 from kneeoa_mm.imaging.quality import QCFlag, image_flags, is_cut_off, place_flags
 from kneeoa_mm.imaging.radiograph import Pixels, Radiograph, crop, pixel_digest
-from kneeoa_mm.records import Box, Laterality, PixelSpacing, SpacingSource, View
+from kneeoa_mm.records import (
+    FRONTAL_VIEWS,
+    Box,
+    Laterality,
+    PixelSpacing,
+    SpacingSource,
+    View,
+)
 from kneeoa_mm.settings import PreprocessConfig
 
-_FRONTAL_VIEWS = {View.PA_FIXED_FLEXION, View.AP, View.UNKNOWN}
 _MOST_WIDTHS_OF_ONE_KNEE = 1.4
 _MIDDLE = (0.25, 0.75)
 
@@ -99,7 +106,7 @@ def process_film(
         ItemError: The film is refused, or shows no knee; ``code`` says why.
     """
     film = _read(path, config)
-    _refuse(film, config)
+    _refuse(film, config, naming.views)
     identity = naming.identify(source, film)
     joints = detector.detect(film.pixels, film.spacing)
     if not joints:
@@ -130,7 +137,7 @@ def read_greys(path: Path, config: PreprocessConfig) -> Pixels:
         ItemError: The film is refused, as in :func:`process_film`.
     """
     film = _read(path, config)
-    _refuse(film, config)
+    _refuse(film, config, FRONTAL_VIEWS)
     return film.pixels
 
 
@@ -147,9 +154,10 @@ def _read(path: Path, config: PreprocessConfig) -> Radiograph:
     return read(path, max_pixels=config.max_pixels, user_spacing_mm=config.film_pixel_spacing_mm)
 
 
-def _refuse(film: Radiograph, config: PreprocessConfig) -> None:
-    if film.view not in _FRONTAL_VIEWS:
-        message = f"the header calls it a {film.view} view; knees are cut from frontal views"
+def _refuse(film: Radiograph, config: PreprocessConfig, views: Collection[View]) -> None:
+    if film.view not in views:
+        of_header = "names no view" if film.view is View.UNKNOWN else f"calls it a {film.view} view"
+        message = f"the header {of_header}; knees are cut from {', '.join(views)} (films.views)"
         raise ItemError("E_VIEW", message, stage="header")
     if film.has_burned_in_text and not config.allow_burned_in:
         message = "the header says that text which may name the patient is burned into the film \

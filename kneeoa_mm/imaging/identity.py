@@ -14,7 +14,7 @@ from kneeoa_mm.imaging.dicom import DICOM_SUFFIXES
 from kneeoa_mm.imaging.header import read_months
 from kneeoa_mm.imaging.pictures import PICTURE_SUFFIXES
 from kneeoa_mm.imaging.radiograph import Radiograph
-from kneeoa_mm.records import Laterality, named_side, subject_and_side
+from kneeoa_mm.records import FRONTAL_VIEWS, Laterality, View, named_side, subject_and_side
 
 _KEPT_SUFFIXES = DICOM_SUFFIXES | PICTURE_SUFFIXES
 _SIDES = {"R": Laterality.RIGHT, "1": Laterality.RIGHT, "L": Laterality.LEFT, "2": Laterality.LEFT}
@@ -46,12 +46,14 @@ class Naming:
         cohort: Name of the cohort, or None.
         path_pattern: See :class:`~kneeoa_mm.cohort_spec.FilmsSpec`.
         visits: Visit code to months.
+        views: Those of the cohort's knee films.
     """
 
     identifiers: Identifiers
     cohort: str | None = None
     path_pattern: str | None = None
     visits: Mapping[str, int] | None = None
+    views: tuple[View, ...] = FRONTAL_VIEWS
 
     @classmethod
     def of(cls, identifiers: Identifiers, spec: CohortSpec | None) -> Naming:
@@ -70,7 +72,8 @@ class Naming:
                 found=f"{spec.films.path_pattern} ({error})",
                 where=f"cohort {spec.name}",
             ) from error
-        return cls(identifiers, spec.name, spec.films.path_pattern, dict(spec.visits))
+        films = spec.films
+        return cls(identifiers, spec.name, films.path_pattern, dict(spec.visits), films.views)
 
     def identify(self, source: str, film: Radiograph) -> FilmIdentity:
         """Read the identity from the path, and from the header where the path does not tell.

@@ -186,6 +186,7 @@ def _identity_of_inputs(found: Studies, job: Job) -> dict[str, Any]:
         "cohort": naming.cohort,
         "path_pattern": naming.path_pattern,
         "visits": dict(naming.visits or {}),
+        "views": list(naming.views),
         "identifiers": KEEP
         if key is None
         else f"key {keyed_hash(key, 'key of kneeoa-mm preprocess')}",

@@ -11,6 +11,7 @@ import phantoms
 import pytest
 from pydicom.uid import ExplicitVRBigEndian, JPEG2000Lossless, RLELossless
 
+from kneeoa_mm.cohort_spec import read_cohort_spec
 from kneeoa_mm.errors import ItemError
 from kneeoa_mm.identifiers import Identifiers
 from kneeoa_mm.imaging.detectors import make_detector
@@ -162,3 +163,26 @@ def test_a_film_that_gives_no_knee_says_why(
     with pytest.raises(ItemError) as caught:
         _process(path)
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("position", "refused_by"), [("AP", {"oai", "most"}), ("LL", {"oai", "most", None}), (None, ())]
+)
+def test_a_cohort_takes_the_views_that_it_declares(
+    tmp_path: Path, position: str | None, refused_by: set[str | None]
+) -> None:
+    path = phantoms.write_film(
+        tmp_path / "film.dcm", ViewPosition=position, SeriesDescription="KNEES"
+    )
+    config = PreprocessConfig()
+    codes = {}
+    for cohort in (None, "oai", "most"):
+        spec = None if cohort is None else read_cohort_spec(cohort)
+        naming = Naming.of(Identifiers(None), spec)
+        try:
+            process_film(
+                path, path.name, config=config, naming=naming, detector=make_detector(config)
+            )
+        except ItemError as error:
+            codes[cohort] = error.code
+    assert codes == dict.fromkeys(refused_by, "E_VIEW")
