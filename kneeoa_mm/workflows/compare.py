@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -125,20 +125,8 @@ def compare(
             expected="runs of train-jsl as NAME=RUN, or a run of pretrain-kl as --grades RUN",
         )
     refuse_taken(out, overwrite=overwrite)
-    knees = _knees_with(settings.outcome, cohort)
     fold_file = folds or cohort / "folds.parquet"
-    knees["fold"] = folds_of(knees["subject_id"], tables.read_table(fold_file, schemas.FOLDS))
-    fold_of = knees.drop_duplicates("subject_id").set_index("subject_id")["fold"]
-    read = {
-        model: run
-        for name, folder in runs.items()
-        for model, run in read_run(name, folder, settings.outcome, fold_of).items()
-    }
-    grader = read_grader(grades, fold_of, knees) if grades else None
-    predicted = _predicted(read, grader)
-    lacking = {name: int((~knees.index.isin(ids)).sum()) for name, ids in predicted.items()}
-    n_with_outcome = len(knees)
-    knees = _in_common(knees, predicted, settings.outcome)
+    knees, read, grader, left_out = _gather(runs, grades, cohort, fold_file, settings.outcome)
     best = _read_best_possible(best_possible)
     sampled = _sampled_on_outcome(cohort)
     shares = None if sampled else _shares(knees, settings.outcome)
@@ -146,12 +134,12 @@ def compare(
     contest = _contest(knees, read, simple, settings, shares, sampled_on_outcome=sampled)
     say(f"compare: {len(contest.risks)} models on {len(knees)} knees, {n_boot} draws of persons")
     document = _document(contest, knees, read, simple, settings) | {
-        "left_out": {"no_prediction": lacking},
+        "left_out": {"no_prediction": left_out.by_model},
         "best_possible": best.get(str(outcome)),
         "best_possible_this_cohort": best.get(f"{outcome}_this_cohort"),
         "provenance": _provenance(runs, grades, cohort, fold_file, settings),
     }
-    document["notes"] += _of_left_out(lacking, n_with_outcome - len(knees), n_with_outcome)
+    document["notes"] += left_out.notes()
     looked_at = {**runs, "kl+grader": grades} if grades else runs
     with open_run(out, config_yaml=settings.to_yaml(), overwrite=overwrite) as run:
         document |= plan_and_looks(document, plan, knees, looked_at)
@@ -172,10 +160,52 @@ def compare(
     )
 
 
-def _predicted(runs: Mapping[str, ComparedRun], grader: pd.DataFrame | None) -> dict[str, pd.Index]:
-    """The knees that each run, and the grader, predicts."""
-    found = {name: run.risk.index for name, run in runs.items()}
-    return found if grader is None else found | {"kl+grader": grader.index}
+class _LeftOut(NamedTuple):
+    """Knees with the outcome that some model does not predict, so that no model is judged on them.
+
+    Attributes:
+        by_model: How many each model lacks.
+        n: How many any model lacks.
+        n_with_outcome: Of so many.
+    """
+
+    by_model: dict[str, int]
+    n: int
+    n_with_outcome: int
+
+    def notes(self) -> list[str]:
+        if not self.n:
+            return []
+        whose = ", ".join(f"{name} ({number})" for name, number in self.by_model.items() if number)
+        return [
+            f"{self.n} of {self.n_with_outcome} knees with the outcome lack a prediction of: "
+            f"{whose}; no model is judged on them."
+        ]
+
+
+def _gather(
+    runs: Mapping[str, Path],
+    grades: Path | None,
+    cohort: Path,
+    fold_file: Path,
+    outcome: Outcome,
+) -> tuple[pd.DataFrame, dict[str, ComparedRun], pd.DataFrame | None, _LeftOut]:
+    """The knees that all predict, what each run and the grader says, and who is left out."""
+    knees = _knees_with(outcome, cohort)
+    knees["fold"] = folds_of(knees["subject_id"], tables.read_table(fold_file, schemas.FOLDS))
+    fold_of = knees.drop_duplicates("subject_id").set_index("subject_id")["fold"]
+    read = {
+        model: run
+        for name, folder in runs.items()
+        for model, run in read_run(name, folder, outcome, fold_of).items()
+    }
+    grader = read_grader(grades, fold_of, knees) if grades else None
+    predicted = {name: run.risk.index for name, run in read.items()}
+    if grader is not None:
+        predicted["kl+grader"] = grader.index
+    common = _in_common(knees, predicted, outcome)
+    lacking = {name: int((~knees.index.isin(ids)).sum()) for name, ids in predicted.items()}
+    return common, read, grader, _LeftOut(lacking, len(knees) - len(common), len(knees))
 
 
 def _write(
@@ -207,16 +237,6 @@ def _in_common(
             fix="train and compare with one cohort",
         )
     return knees.loc[sorted(common)]
-
-
-def _of_left_out(lacking: Mapping[str, int], n_left_out: int, n_with_outcome: int) -> list[str]:
-    if not n_left_out:
-        return []
-    whose = ", ".join(f"{name} ({number})" for name, number in lacking.items() if number)
-    return [
-        f"{n_left_out} of {n_with_outcome} knees with the outcome lack a prediction of: {whose}; "
-        "no model is judged on them."
-    ]
 
 
 def _simple(
