@@ -57,16 +57,20 @@ def cross_validation(
         where: Named in errors.
 
     Raises:
-        InputError: Subjects lack a fold, or there are fewer than three folds.
+        InputError: Subjects lack a fold, or there are fewer than three folds; where no epoch is
+            chosen, two will do, such as the two sites of a cohort.
     """
     fold = folds_of(knees["subject_id"], folds, where=where)
     names = sorted({int(k) for k in folds["fold"]})
-    if len(names) < 3:
+    if len(names) < 2 + chooses:
         raise InputError(
-            "Cross-validation tests on one fold, chooses on the next and learns from the others.",
-            expected="at least 3 folds",
+            "Cross-validation tests on one fold, chooses on the next and learns from the others."
+            if chooses
+            else "Cross-validation tests on one fold and learns from the others.",
+            expected=f"at least {2 + chooses} folds",
             found=f"{len(names)}",
             where=where,
+            fix="train with --set train.select_by=last, which chooses nothing" if chooses else "",
         )
     splits = []
     for held_out, chosen_on in zip(names, [*names[1:], names[0]], strict=True):

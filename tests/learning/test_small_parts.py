@@ -258,8 +258,13 @@ def test_the_test_part_of_a_folder_is_left_alone():
     assert used == set(np.flatnonzero(table["split"] == "train"))
 
 
-def test_two_folds_are_too_few():
+def test_two_folds_are_too_few_to_choose_an_epoch_on_and_enough_to_choose_none():
+    """As the two sites of MOST are."""
     table = knees()
     folds = make_folds(table["subject_id"], table["kl_grade"], n_folds=2, seed=0)
-    with pytest.raises(InputError, match="at least 3 folds"):
+    with pytest.raises(InputError, match=r"at least 3 folds[\s\S]*select_by=last"):
         cross_validation(table, folds, chooses=True, where="folds")
+    one, other = cross_validation(table, folds, chooses=False, where="folds")
+    assert (set(one.train), set(one.report)) == (set(other.report), set(other.train))
+    with pytest.raises(InputError, match="at least 2 folds"):
+        cross_validation(table, folds.assign(fold=0), chooses=False, where="folds")
