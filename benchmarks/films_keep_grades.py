@@ -186,6 +186,7 @@ def cut_with_known_boxes(
                     "laterality": str(knee.laterality),
                     "image_path": name,
                     "flipped": knee.is_flipped,
+                    "as_right_knee": True,
                     "field_of_view_plateau_widths": knee.field_of_view_plateau_widths,
                 }
             )

@@ -114,6 +114,7 @@ KNEES = _schema(
         "pixel_spacing_column_mm": _column(float, pa.Check.gt(0), nullable=True, required=False),
         "spacing_source": _column(str, _is_in(SpacingSource), required=False),
         "flipped": _column(bool, required=False),
+        "as_right_knee": _column(bool, required=False),
         "detector": _column(str, required=False),
         "detector_score": _column(float, _between(0, 1), nullable=True, required=False),
         "field_of_view_plateau_widths": _column(
@@ -124,7 +125,9 @@ KNEES = _schema(
     },
 )
 """Single-knee images. ``pixel_spacing_*_mm`` is that of the film; ``image_path`` is relative to the
-table; the image is mirrored to the orientation of a right knee where ``flipped`` is true;
+table. The image is the mirror image of the film where ``flipped`` is true; it shows a right knee,
+or a left one as a right one, where ``as_right_knee`` is, and without that column where ``flipped``
+is: films that hang mirrored need no flip of their left knees.
 ``field_of_view_plateau_widths`` is the side of the image in widths of the knee's tibial plateau,
 with the middle of the joint space in its middle, and missing where either is not known;
 ``qc_flags`` are joined by ``;``."""

@@ -229,6 +229,7 @@ def _row(source: str, film: FilmKnees, knee: Knee) -> dict[str, Any]:
         "pixel_spacing_column_mm": None if spacing is None else spacing.column_mm,
         "spacing_source": str(film.spacing_source),
         "flipped": knee.is_flipped,
+        "as_right_knee": knee.laterality is not None,
         "detector": film.detector,
         "detector_score": knee.score,
         "field_of_view_plateau_widths": knee.field_of_view_plateau_widths,

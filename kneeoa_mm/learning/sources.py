@@ -88,8 +88,9 @@ def _read_table(path: Path) -> pd.DataFrame:
     knees = tables.read_table(path, schemas.KNEES)
     # Path.joinpath keeps a path that is absolute already
     knees["image_path"] = [str(path.parent.joinpath(image)) for image in knees["image_path"]]
-    flipped = knees.get("flipped", pd.Series(False, index=knees.index))
-    knees["mirror"] = (knees["laterality"] == Laterality.LEFT) & ~flipped
+    as_taken = pd.Series(False, index=knees.index)
+    as_right = knees.get("as_right_knee", knees.get("flipped", as_taken))
+    knees["mirror"] = (knees["laterality"] == Laterality.LEFT) & ~as_right
     if "field_of_view_plateau_widths" not in knees:
         knees["field_of_view_plateau_widths"] = np.nan
     if knees.empty:
