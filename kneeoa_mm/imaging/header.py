@@ -30,6 +30,8 @@ _PROJECTIONS = {
         "SKYLINE": "skyline|sunrise|merchant|laurin",
     }.items()
 }
+_OF_SIDES = re.compile("(?<![a-z])(bi|uni|contra|ipsi)[ _-]*lat(eral)?(?![a-z])", re.IGNORECASE)
+"""Words that tell which knees a film shows, not how; some writers split them before `lateral`."""
 _FRONTAL = {"AP", "PA"}
 _LATERAL_POSITIONS = {"LL", "RL", "LLD", "RLD", "LM", "ML"}
 
@@ -207,7 +209,8 @@ def _named_projections(header: Attributes, series: str) -> set[str]:
     if position in _LATERAL_POSITIONS:
         return {"LATERAL"}
     for text in (position, header.meaning("ViewCodeSequence") or "", series):
-        named = {name for name, words in _PROJECTIONS.items() if words.search(text)}
+        told = _OF_SIDES.sub(" ", text)
+        named = {name for name, words in _PROJECTIONS.items() if words.search(told)}
         if named:
             return named
     return set()

@@ -305,6 +305,34 @@ def test_view_is_only_what_the_header_says(position: Any, description: str, view
 
 
 @pytest.mark.parametrize(
+    ("description", "view"),
+    [
+        ("Bilateral Knees", View.UNKNOWN),
+        ("Bi-Lateral Knees", View.UNKNOWN),
+        ("Bi lateral", View.UNKNOWN),
+        ("KNEES_BI_LATERAL", View.UNKNOWN),
+        ("BI-LATERAL STANDING", View.UNKNOWN),
+        ("Knees bi-lat", View.UNKNOWN),
+        ("Uni-lateral knee", View.UNKNOWN),
+        ("contra lateral knee", View.UNKNOWN),
+        ("ipsi-lateral knee", View.UNKNOWN),
+        ("KNEES BI-LATERAL AP STANDING", View.AP),
+        ("Bi-Lateral PA Fixed Flexion", View.PA_FIXED_FLEXION),
+        ("Bi-lateral skyline", View.SKYLINE),
+        # the word itself still counts beside them, and after what only ends like them
+        ("Bi-Lateral Knees Lateral", View.LATERAL),
+        ("BILAT LAT", View.LATERAL),
+        ("Medio-lateral", View.LATERAL),
+        ("Tibi lateral", View.LATERAL),
+    ],
+)
+def test_a_word_for_the_sides_is_no_lateral_view(description: str, view: View) -> None:
+    """A film of both knees would be refused as E_VIEW, or lose the view that it names."""
+    header = _attributes(ViewPosition=None, SeriesDescription=description)
+    assert read_view(header) is view
+
+
+@pytest.mark.parametrize(
     ("position", "series", "study", "view"),
     [
         ("AP", None, "XR KNEE AP LAT SKYLINE LEFT", View.AP),
