@@ -26,6 +26,7 @@ from kneeoa_mm.learning.losses import grade_targets
 from kneeoa_mm.learning.models import ENSEMBLE_FILE, Model, load_model
 from kneeoa_mm.learning.networks import Network, build_network
 from kneeoa_mm.learning.onnx_graph import Answer
+from kneeoa_mm.learning.views import CROPS
 from kneeoa_mm.model_folder import (
     ModelCard,
     Preprocessing,
@@ -201,12 +202,14 @@ def _export_onnx(model: Path, out: Path, said: dict[str, str], *, overwrite: boo
     # all are made and proven before the first is written
     made = {member.name: _graph(member) for member in members}
     rules = model / ENSEMBLE_FILE
+    ensemble = json.loads(rules.read_text(encoding="utf-8")) if rules.is_file() else {}
     document = {
         "format": "onnx",
         "opset": onnx_graph.OPSET,
         "package_version": __version__,
         "inputs": _INPUTS,
-        "ensemble": json.loads(rules.read_text(encoding="utf-8")) if rules.is_file() else {},
+        "ensemble": ensemble,
+        "views": _views(ensemble),
         "members": [
             _entry(member, files[member.name], *made[member.name]) | said for member in members
         ],
@@ -232,6 +235,20 @@ def _export_onnx(model: Path, out: Path, said: dict[str, str], *, overwrite: boo
             "largest difference of a probability": {name: by for name, (_, by) in made.items()}
         },
     )
+
+
+def _views(ensemble: dict[str, Any]) -> dict[str, Any]:
+    """What a member's probabilities are averaged over, in numbers that nobody could guess."""
+    crops = ensemble.get("test_time_crops", 0)
+    columns = ("across", "down", "scale")
+    return {
+        "crops": [dict(zip(columns, crop, strict=True)) for crop in CROPS[: crops + 1]],
+        "flip": ensemble.get("test_time_flip", False),
+        "how": "each view is the image, enlarged by 1 / scale about its middle, which was moved by "
+        "shares of its side first: the grey at u, v, from -1 to 1 over the image, is that at "
+        "scale * u + 2 * across, scale * v + 2 * down, between pixels linear and beyond the border "
+        "that of the border; with flip each view's mirror image, left for right, is a view too",
+    }
 
 
 _INPUTS = {

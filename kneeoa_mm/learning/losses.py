@@ -17,6 +17,8 @@ from torch.nn import functional
 from kneeoa_mm.learning.heads import N_GRADES
 from kneeoa_mm.settings import TrainConfig
 
+_LEAST_DOUBT = 1e-6
+
 
 def grade_targets(grades: NDArray[np.float64]) -> Tensor:
     """Distributions over the grades, shape (n, 5).
@@ -112,7 +114,9 @@ class GradeLoss:
         log_p = logits.log_softmax(dim=1)
         smooth = target * (1 - self.label_smoothing) + self.label_smoothing / N_GRADES
         if self.name == "focal":
-            return -(smooth * (1 - log_p.exp()) ** self.focal_gamma * log_p).sum(dim=1), one
+            # roots have no slope at 0, where a grade that is sure is
+            doubt = (1 - log_p.exp()).clamp_min(_LEAST_DOUBT)
+            return -(smooth * doubt**self.focal_gamma * log_p).sum(dim=1), one
         terms = -(smooth * log_p).sum(dim=1)
         if self.name == "expected_grade":
             grades = torch.arange(N_GRADES, device=target.device, dtype=target.dtype)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load, load_file, save
+from scipy.ndimage import gaussian_filter, map_coordinates
 from typer.testing import CliRunner
 
 from kneeoa_mm.cli import app
@@ -81,6 +82,28 @@ def fused(tmp_path_factory):
 def some_images(n, size):
     generator = np.random.default_rng(7)
     return torch.from_numpy(generator.integers(0, 256, (n, size, size), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(("crops", "flip"), [(0, False), (2, False), (4, True)])
+def test_the_contract_says_in_numbers_what_is_averaged_over(run, tmp_path, crops, flip):
+    """By its words alone, with another library's interpolation, the same views are made."""
+    copy = shutil.copytree(run, tmp_path / "run")
+    rules = {"test_time_crops": crops, "test_time_flip": flip}
+    (copy / "ensemble.json").write_text(json.dumps(rules))
+    export(copy, tmp_path / "onnx")
+    stated = json.loads((tmp_path / "onnx" / "contract.json").read_text())["views"]
+    image = gaussian_filter(np.random.default_rng(0).random((32, 32)), 2)
+    u = (np.arange(32) + 0.5) / 16 - 1
+    made = []
+    for crop in stated["crops"]:
+        down, across = (
+            ((crop["scale"] * u + 2 * crop[name]) + 1) * 16 - 0.5 for name in ("down", "across")
+        )
+        grid = np.meshgrid(down, across, indexing="ij")
+        made.append(map_coordinates(image, grid, order=1, mode="nearest"))
+    made += [view[:, ::-1] for view in made] if stated["flip"] else []
+    views = load_ensemble(copy).views.of(torch.from_numpy(image)[None, None])
+    np.testing.assert_allclose(np.stack(made), torch.cat(list(views))[:, 0], atol=1e-6)
 
 
 def test_onnx_runtime_grades_by_the_contract_as_the_model_does(run, tmp_path):

@@ -56,6 +56,13 @@ def test_focal_loss_forgets_what_is_sure_and_is_cross_entropy_without_gamma():
     torch.testing.assert_close(loss_of("focal", scores, target, focal_gamma=0.0), plain)
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 0.9, 1.0, 2.0])
+def test_focal_loss_has_a_slope_where_a_grade_is_sure(gamma):
+    scores = torch.tensor([[40.0, 0, 0, 0, 0]], requires_grad=True)
+    loss_of("focal", scores, one_hot(torch.tensor([0])), focal_gamma=gamma).backward()
+    assert scores.grad.isfinite().all()
+
+
 def test_the_expected_grade_costs_the_square_of_its_error():
     scores = torch.log(torch.tensor([[0.5, 0.0001, 0.0001, 0.0001, 0.4997]]))
     target = one_hot(torch.tensor([0]))
