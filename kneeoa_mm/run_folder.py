@@ -8,10 +8,11 @@ import shutil
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import yaml
 
@@ -24,6 +25,9 @@ _UNFINISHED = ".unfinished-"
 """Prefix of a file that is being written; one that stays was left by a killed process."""
 _STEM_KEPT = 40
 _ABSENT = "absent"
+_TRIES = 10
+_WRITTEN_WITHIN_S = 60.0
+"""A lock that is still empty after so long was left by a power cut, not by a run that begins."""
 
 
 @contextmanager
@@ -35,6 +39,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Args:
         path: Final place of the file; missing parent folders are made.
     """
+    with _unfinished(path) as temporary:
+        yield temporary
+        _complete(temporary)
+        temporary.replace(path)
+        flush_names(path.parent)
+
+
+@contextmanager
+def _unfinished(path: Path) -> Iterator[Path]:
+    """A temporary file beside ``path``, which goes away unless it was renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(
         prefix=f"{_UNFINISHED}{path.stem[:_STEM_KEPT]}.", suffix=path.suffix, dir=path.parent
@@ -43,13 +57,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        _flush_to_disk(temporary)
-        # mkstemp makes private files; outputs get what the umask of the user says
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-        flush_names(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _complete(temporary: Path) -> None:
+    _flush_to_disk(temporary)
+    # mkstemp makes private files; outputs get what the umask of the user says
+    temporary.chmod(0o666 & ~_umask())
 
 
 def _flush_to_disk(path: Path) -> None:
@@ -86,7 +101,38 @@ def write_text(path: Path, text: str) -> Path:
 
 def write_json(path: Path, document: Any) -> Path:
     """Write ``document`` atomically as strict JSON (no NaN) and return ``path``."""
-    return write_text(path, json.dumps(document, indent=2, allow_nan=False, default=str) + "\n")
+    return write_text(path, _as_json(document))
+
+
+def _as_json(document: Any) -> str:
+    return json.dumps(document, indent=2, allow_nan=False, default=str) + "\n"
+
+
+def write_new_json(path: Path, document: Any) -> None:
+    """Write ``document`` as :func:`write_json` does, where ``path`` is not there yet.
+
+    Of several processes that do so at once, on whatever machine, one succeeds.
+
+    Raises:
+        FileExistsError: ``path`` is there.
+    """
+    _write_new(path, _as_json(document))
+
+
+def _write_new(path: Path, text: str) -> None:
+    with _unfinished(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+        _complete(temporary)
+        try:
+            # unlike a rename, a link never replaces a file, and it shows the file when it is whole
+            os.link(temporary, path)
+        except FileExistsError:
+            raise
+        except OSError:
+            # not every file system has links; without, the file is empty for a moment
+            with path.open("x", encoding="utf-8", newline="\n") as stream:
+                stream.write(text)
+        flush_names(path.parent)
 
 
 @contextmanager
@@ -117,10 +163,8 @@ def open_run(
         OutputExistsError: ``out`` holds something else, or another run is writing there.
         ConfigError: ``resume`` with a changed configuration.
     """
-    refuse_taken(out, config_yaml, overwrite=overwrite, resume=resume or part is not None)
-    if overwrite and out.exists():
-        _refuse_locks(out)
-        shutil.rmtree(out)
+    resume = resume or part is not None
+    refuse_taken(out, config_yaml, overwrite=overwrite, resume=resume)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -130,13 +174,31 @@ def open_run(
     lock = _take_lock(out / (LOCK_FILE if part is None else f"{LOCK_FILE}.{part}"))
     try:
         _refuse_locks(out, beside=lock)
+        # before the lock was taken, another run may have come and gone
+        refuse_taken(out, config_yaml, overwrite=overwrite, resume=resume)
         if part is None:
-            for litter in out.rglob(f"{_UNFINISHED}*"):
-                litter.unlink(missing_ok=True)
-        write_text(out / CONFIG_FILE, config_yaml or "{}\n")
+            _clear(out, everything=overwrite)
+        try:
+            _write_new(out / CONFIG_FILE, config_yaml or "{}\n")
+        except FileExistsError:
+            # that of the interrupted run, or of a part that began at the same moment
+            refuse_taken(out, config_yaml, resume=resume)
         yield out
     finally:
         lock.unlink(missing_ok=True)
+
+
+def _clear(out: Path, *, everything: bool) -> None:
+    """Remove what killed processes were writing, or everything but the locks."""
+    for litter in out.rglob(f"{_UNFINISHED}*"):
+        litter.unlink(missing_ok=True)
+    if everything:
+        # what shows that a run wrote this folder goes last, or a killed one could not be repeated
+        for path in sorted(out.iterdir(), key=lambda path: path.name == CONFIG_FILE):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif not _is_of_a_beginning(path):
+                path.unlink(missing_ok=True)
 
 
 def refuse_taken(
@@ -157,9 +219,9 @@ def refuse_taken(
     # who comes in the moment in which another run begins finds its lock and no config.yaml yet
     if not out.exists() or all(_is_of_a_beginning(path) for path in out.iterdir()):
         return
-    is_run = (out / CONFIG_FILE).is_file()
-    if resume and is_run:
-        before = (out / CONFIG_FILE).read_text(encoding="utf-8")
+    before = _config_of(out)
+    is_run = before is not None
+    if resume and before is not None:
         if config_yaml is not None and before != config_yaml:
             raise ConfigError(
                 "The configuration changed since the interrupted run.",
@@ -195,6 +257,14 @@ def refuse_own_inputs(out: Path, inputs: Iterable[Path]) -> None:
                 where="--overwrite",
                 fix="name another --out",
             )
+
+
+def _config_of(out: Path) -> str | None:
+    """What a run wrote to ``config.yaml``; None where no run did, or another one is replacing it."""
+    try:
+        return (out / CONFIG_FILE).read_text(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError):
+        return None
 
 
 def _is_of_a_beginning(path: Path) -> bool:
@@ -236,43 +306,75 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def _take_lock(lock: Path) -> Path:
     owner = json.dumps(_this_process())
-    for _ in range(2):
+    for _ in range(_TRIES):
         try:
-            descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-        except FileExistsError:
-            _refuse_lock(lock)
-            lock.unlink(missing_ok=True)
-            continue
+            _write_new(lock, owner)
+        except (FileExistsError, FileNotFoundError):
+            # the latter where the run that holds the lock took our half-made one for litter
+            _clear_dead(lock)
         except OSError as error:
             raise InputError(
                 "The output directory cannot be written into.",
                 found=error.strerror or "",
                 where=lock.parent,
             ) from error
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(owner)
-        return lock
-    _locked(lock, owner)
+        else:
+            return lock
+    _locked(lock, "runs that come and go")
 
 
-def _refuse_locks(out: Path, *, beside: Path | None = None) -> None:
+def _refuse_locks(out: Path, *, beside: Path) -> None:
     """Raise where another run is alive in ``out``; parts of one run may live beside each other.
 
     Locks of dead ones go.
     """
-    is_part = beside is not None and beside.name != LOCK_FILE
+    is_part = beside.name != LOCK_FILE
     for lock in [out / LOCK_FILE] if is_part else sorted(out.glob(f"{LOCK_FILE}*")):
         if lock != beside:
-            _refuse_lock(lock)
-            lock.unlink(missing_ok=True)
+            _clear_dead(lock)
 
 
-def _refuse_lock(lock: Path) -> None:
-    """Raise unless the lock is absent or its owner, a process of this machine, is dead."""
+def _clear_dead(lock: Path) -> None:
+    """Remove the lock of a dead process, if there is one; raise where its owner may be alive.
+
+    Of two that find the same dead lock, the slower one could remove the new lock of the faster.
+    So they take turns, and who had to wait looks whether it is still the same file.
+    """
     try:
-        owner = json.loads(lock.read_text())
+        # a network file system lets nobody take turns who may not write
+        stream = lock.open("r+", encoding="utf-8")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        _locked(lock, f"a lock that cannot be opened ({error.strerror})")
+    with stream:
+        _take_turn(stream)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(stream.fileno()), lock.stat()):
+                _refuse_alive(lock, stream)
+                lock.unlink()
+
+
+def _take_turn(stream: TextIO) -> None:
+    """Wait until no other process of this machine, which alone sees its dead, does the same."""
+    if sys.platform == "win32":
+        return  # there, no owner is known to be dead
+    import fcntl
+
+    # where a file system has no such locks, nobody waits
+    with suppress(OSError):
+        fcntl.flock(stream, fcntl.LOCK_EX)
+
+
+def _refuse_alive(lock: Path, stream: TextIO) -> None:
+    """Raise unless the owner of the lock is a process of this machine, and dead."""
+    try:
+        owner = json.loads(stream.read())
         pid, host = int(owner["pid"]), str(owner["host"])
-    except (ValueError, KeyError, OSError):
+    except (ValueError, KeyError, TypeError):
+        age_s = time.time() - os.fstat(stream.fileno()).st_mtime
+        if age_s < _WRITTEN_WITHIN_S:
+            _locked(lock, "a run that has just begun")
         return
     # another process may have the number of a dead one by now
     is_other = owner.get("started") not in {None, _started(pid)}

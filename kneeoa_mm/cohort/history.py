@@ -25,7 +25,7 @@ class Reason(StrEnum):
     BASELINE_PAIN_TOO_HIGH = "baseline_pain_too_high"
     """Not at risk: the pain score at baseline leaves no room for the rise that counts."""
     REPLACED = "replaced"
-    """The knee was replaced before the horizon (or at an unknown time, and never read there)."""
+    """The knee was replaced before the horizon, or at a time that may be before or after it."""
     DIED = "died"
     """The person died before the horizon."""
     POSITION_DIFFERS = "position_differs"

@@ -7,6 +7,7 @@ that a model is trained on, why it is missing, and the time of the event as an i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from kneeoa_mm.cohort.history import (
@@ -89,7 +90,9 @@ def tkr(
     V99RNTCNT is the code of a visit and not a number of months. A death of which only the visit is
     known that found it (MOST) says nothing of the knee since the last contact, which censors it.
     The value needs the whole horizon: it is 1 for a replacement by then, 0 for a knee still
-    followed without one, and missing for a knee that death or loss to follow-up hid before.
+    followed without one, and missing for a knee that death or loss to follow-up hid before. Where
+    no day is known but those between which it must lie, such as the last contact, it is missing if
+    the horizon is among them.
 
     Args:
         knee: What is known of the knee.
@@ -112,10 +115,12 @@ def tkr(
 
 def _replaced(knee: KneeHistory, end: float | None, horizon_months: int) -> OutcomeRecord:
     when, after = knee.replacement_months, knee.replacement_after_months
-    if when is None:
-        return OutcomeRecord(1) if end is None else OutcomeRecord(1, None, 1, 0.0, end, end)
-    lower, value = when if after is None else after, int(when <= horizon_months)
-    return OutcomeRecord(value, None, 1, lower, when, min(when, horizon_months))
+    latest = end if when is None else when
+    if latest is None:
+        return OutcomeRecord(None, Reason.REPLACED)
+    earliest = 0.0 if when is None else when if after is None else after
+    record = from_label(None, 1, earliest, latest, horizon_months=horizon_months)
+    return record if record.reason is None else replace(record, reason=Reason.REPLACED)
 
 
 def _free_until(

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from kneeoa_mm.learning.hazards import DeathAfterGap, Observed, observe
 from kneeoa_mm.records import Outcome
 
-_REPLACEMENT_COMPETES = {Outcome.JSL_48M, Outcome.JSL_FNIH, Outcome.KL_PROGRESSION}
-"""Outcomes of which replacement is no part."""
+_REPLACEMENT_COMPETES = {*Outcome} - {Outcome.TKR, Outcome.JSL_OR_KR_48M}
+"""Outcomes of which replacement is no part; pain of the joint is none once the joint is gone."""
 
 
 def observed_of(

@@ -163,8 +163,25 @@ def test_a_drop_in_grade_is_noticed(grades: dict[int, int], drops: bool) -> None
             _knee(is_replaced=True, replacement_months=60.0),
             OutcomeRecord(0, None, 1, 60.0, 60.0),
         ),
-        (_knee(is_replaced=True), OutcomeRecord(1, None, 1, 0.0, 108.0)),
-        (_knee(is_replaced=True, last_contact_months=None), OutcomeRecord(1)),
+        # on an unknown day up to the last contact: by 48 months only if that is
+        (_knee(is_replaced=True), OutcomeRecord(None, Reason.REPLACED, 1, 0.0, 108.0)),
+        (
+            _knee(is_replaced=True, last_contact_months=48.0),
+            OutcomeRecord(1, None, 1, 0.0, 48.0),
+        ),
+        (
+            _knee(is_replaced=True, last_contact_months=None),
+            OutcomeRecord(None, Reason.REPLACED),
+        ),
+        # found by a visit: the value needs both ends on one side of the horizon
+        (
+            _knee(is_replaced=True, replacement_months=60.0, replacement_after_months=30.0),
+            OutcomeRecord(None, Reason.REPLACED, 1, 30.0, 60.0),
+        ),
+        (
+            _knee(is_replaced=True, replacement_months=60.0, replacement_after_months=48.0),
+            OutcomeRecord(0, None, 1, 48.0, 60.0),
+        ),
         (_knee(), OutcomeRecord(0, None, 0, 108.0, None)),
         (_knee(last_contact_months=48.0), OutcomeRecord(0, None, 0, 48.0, None)),
         (_knee(last_contact_months=36.0), OutcomeRecord(None, Reason.LOST, 0, 36.0, None)),
@@ -194,6 +211,22 @@ def test_a_drop_in_grade_is_noticed(grades: dict[int, int], drops: bool) -> None
 )
 def test_tkr_by_48_months(knee: KneeHistory, record: OutcomeRecord) -> None:
     assert tkr(knee, horizon_months=48) == record
+
+
+@pytest.mark.parametrize(
+    ("knee", "followed_months"),
+    [
+        (_knee(is_replaced=True), 0.0),
+        (_knee(is_replaced=True, last_contact_months=36.0), 36.0),
+        (_knee(is_replaced=True, replacement_months=29.5), 29.5),
+        (_knee(is_replaced=True, replacement_months=60.0), 48.0),
+    ],
+)
+def test_a_replaced_knee_is_followed_until_its_value_is_decided(
+    knee: KneeHistory, followed_months: float
+) -> None:
+    """Without a value, until it was last known not to be replaced; never beyond the horizon."""
+    assert tkr(knee, horizon_months=48).followed_months == followed_months
 
 
 def test_a_year_of_days_is_twelve_months() -> None:

@@ -74,6 +74,12 @@ def test_replacement_is_no_rival_of_an_outcome_that_counts_it():
     assert one(composite, **interval(24.0, outcome=composite), **cells) == (2, 0, NOTHING)
 
 
+@pytest.mark.parametrize("outcome", sorted({*Outcome} - {Outcome.TKR, Outcome.JSL_OR_KR_48M}))
+def test_replacement_is_a_rival_of_every_outcome_that_does_not_count_it(outcome):
+    cells = {"tkr_event_observed": 1, "tkr_upper_months": 30.0}
+    assert one(outcome, **interval(24.0, outcome=outcome), **cells) == (2, 3, REPLACEMENT)
+
+
 @pytest.mark.parametrize(("choice", "causes"), [("censor", NOTHING), ("either", [1.0, 0.0, 1.0])])
 def test_a_recipe_chooses_what_a_death_after_skipped_films_says(choice, causes):
     config = TrainJSLConfig(
