@@ -21,8 +21,17 @@ from numpy.typing import NDArray
 from kneeoa_mm.errors import InputError
 from kneeoa_mm.learning.imputation import fit_normal, impute
 
-READINGS = {"kl_grade", "contralateral_kl_grade"}
-CATEGORICAL = {"sex", "race", "site", *READINGS}
+_WIDTH = "mjsw_medial_mm"
+READINGS = {
+    "kl_grade",
+    "contralateral_kl_grade",
+    "oarsi_jsn_medial",
+    "oarsi_jsn_lateral",
+    "lateral_predominant",
+    _WIDTH,
+}
+"""What a person made of a film: of these, the joint-space width alone is no category."""
+CATEGORICAL = {"sex", "race", "site", *READINGS} - {_WIDTH}
 _MAX_SHOWN = 20
 
 
@@ -34,8 +43,8 @@ class ClinicalEncoding:
         continuous: Factor to (mean, standard deviation) of the training knees.
         categorical: Factor to the categories of the training knees.
         imputed_mean: Mean of the imputed columns in the training knees: the continuous factors,
-            then each category that is no reading. Models of before have none: there a missing
-            factor is the mean, or no category.
+            then each category, readings aside. Models of before have none: there a missing factor
+            is the mean, or no category.
         imputed_covariance: Their covariance, from which missing ones are foretold.
     """
 
@@ -102,7 +111,7 @@ class ClinicalEncoding:
 
     @property
     def reading_columns(self) -> list[int]:
-        """The encoded columns of readings, such as the grade of the other knee."""
+        """The encoded columns of readings: grades of either knee, and the joint-space width."""
         return [place for name, own in self.columns.items() if name in READINGS for place in own]
 
     def transform(self, factors: pd.DataFrame) -> NDArray[np.float32]:
@@ -122,8 +131,8 @@ class ClinicalEncoding:
         found = self._imputable(factors)
         known = zip(self._filled(found).T, np.isnan(found).T, strict=True)
         columns: list[NDArray[Any]] = []
-        for _ in self.continuous:
-            columns += next(known)
+        for name in self.continuous:
+            columns += [*self._reading(factors, name).T] if name in READINGS else next(known)
         for name, categories in self.categorical.items():
             if name in READINGS:
                 columns += [*self._reading(factors, name).T]
@@ -144,7 +153,7 @@ class ClinicalEncoding:
         Returns:
             Shape (n, columns), without NaN.
         """
-        readings = [self._reading(factors, name) for name in self.categorical if name in READINGS]
+        readings = [self._reading(factors, name) for name in self.factors if name in READINGS]
         return np.concatenate([self._filled(self._imputable(factors), draws), *readings], axis=1)
 
     def _filled(
@@ -157,13 +166,16 @@ class ClinicalEncoding:
     def _imputable(self, factors: pd.DataFrame) -> NDArray[np.float64]:
         """Standardised factors and categories that are no reading, NaN where missing, (n, p)."""
         columns = [
-            (numbers(self._column(factors, name)) - mean) / scale
-            for name, (mean, scale) in self.continuous.items()
+            self._standardised(factors, name) for name in self.continuous if name not in READINGS
         ]
         for name in self.categorical:
             if name not in READINGS:
                 columns += [*self._matches(factors, name).T]
         return np.stack(columns, axis=1) if columns else np.zeros((len(factors), 0))
+
+    def _standardised(self, factors: pd.DataFrame, name: str) -> NDArray[np.float64]:
+        mean, scale = self.continuous[name]
+        return (numbers(self._column(factors, name)) - mean) / scale
 
     def _matches(self, factors: pd.DataFrame, name: str) -> NDArray[np.float64]:
         """One column a category of a factor; NaN in all where it is missing or unknown."""
@@ -174,9 +186,12 @@ class ClinicalEncoding:
         return np.where(found.any(axis=1, keepdims=True), found, np.nan)
 
     def _reading(self, factors: pd.DataFrame, name: str) -> NDArray[np.float64]:
-        """One column a grade, zero in all where it is missing, and the indicator of that."""
-        matches = self._matches(factors, name)
-        return np.column_stack([np.nan_to_num(matches), np.isnan(matches[:, 0])])
+        """A column a grade, or that of a width; zero where it is missing, and the indicator."""
+        if name in self.continuous:
+            known = self._standardised(factors, name)[:, None]
+        else:
+            known = self._matches(factors, name)
+        return np.column_stack([np.nan_to_num(known), np.isnan(known[:, 0])])
 
     def unknown_categories(self, factors: pd.DataFrame) -> dict[str, pd.Series]:
         """Categories that training never saw, which count as missing.

@@ -19,7 +19,7 @@ from kneeoa_mm import schemas, tables
 from kneeoa_mm.cohort.columns import FACTORS, OPTIONAL_FACTORS
 from kneeoa_mm.config import read_yaml_mapping
 from kneeoa_mm.errors import InputError, LeakError
-from kneeoa_mm.learning.clinical import ClinicalEncoding
+from kneeoa_mm.learning.clinical import READINGS, ClinicalEncoding
 from kneeoa_mm.model_folder import ModelCard, member_folders, read_model
 from kneeoa_mm.records import KL_CLASSES, UNKNOWN, WITHOUT_READING, KneeKey, Outcome
 from kneeoa_mm.run_folder import CONFIG_FILE
@@ -140,9 +140,11 @@ def read_run(
     }
     unread = f"{outcome}{WITHOUT_READING}"
     if unread in knees:
-        inputs = ", ".join(["image", *named, "no reading"])
+        # the branch that speaks there sees no reading at all, the other knee's grade included
+        unread_factors = tuple(factor for factor in factors if factor not in READINGS)
+        inputs = ", ".join(["image", *unread_factors, "no reading of either knee"])
         found[f"{name}_without_reading"] = ComparedRun(
-            knees[unread].dropna(), factors, inputs, distorted_by
+            knees[unread].dropna(), unread_factors, inputs, distorted_by
         )
     return found
 

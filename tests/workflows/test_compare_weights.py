@@ -55,7 +55,7 @@ def test_weights_enter_ranking_and_levels(weighted):
 def test_a_run_with_the_reading_is_judged_without_it_too(weighted):
     document = weighted[2]
     assert document["inputs"]["image"] == "image, KL grade as read"
-    assert document["inputs"]["image_without_reading"] == "image, no reading"
+    assert document["inputs"]["image_without_reading"] == "image, no reading of either knee"
     with_it, without = (
         document["models"][name]["auroc"]["value"] for name in ("image", "image_without_reading")
     )
