@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kneeoa_mm.analysis.covariates import label_of
 from kneeoa_mm.analysis.report.parts import Table
-from kneeoa_mm.analysis.report.shown import counted, plain, setting, show
+from kneeoa_mm.analysis.report.procedure import chooses_epoch, inputs_of, selection
+from kneeoa_mm.analysis.report.shown import counted, listed, plain, setting, show
 
 AUTHOR = "For the author: "
 """Starts what a run cannot know."""
@@ -34,7 +34,7 @@ def card_table(
     learnt = {person for s in seen for person in s.get("training", ())}
     per_member = sorted({len(s.get("training", ())) for s in seen})
     kind = "progression" if card.get("kind") == "jsl" else "KL grade"
-    factors = factors_of(card)
+    inputs = listed(inputs_of(card))
     network = card.get("architecture") or {}
     rows = [
         ["Model", f"{name}: {kind}, {counted(len(cards), 'member')}"],
@@ -47,10 +47,7 @@ def card_table(
             "Care of patients; other joints and views than those it learnt from; knees with a "
             "prosthesis.",
         ],
-        [
-            "Inputs",
-            "Image of one knee" + (f"; {', '.join(factors)}" if factors else ""),
-        ],
+        ["Inputs", inputs[:1].upper() + inputs[1:] + _unread(card)],
         ["Outputs", ", ".join(map(str, card.get("outputs", ())))],
         ["Architecture", _told(network)],
         ["Preprocessing", _told(card.get("preprocessing") or {})],
@@ -61,7 +58,7 @@ def card_table(
             + ("" if len(cards) > 1 else f" ({len(learnt)} in all)")
             + (f"; {card['trained_on']}" if card.get("trained_on") else ""),
         ],
-        ["Chosen on", _chosen(cards)],
+        ["Chosen on", _chosen(cards, config)],
         ["Calibration", _calibration(ensemble)],
         ["Judged on", "See the evaluation in this report; without one, it has not been judged."],
         ["Groups of persons", f"{AUTHOR}for whom it was tried, and for whom it was not."],
@@ -75,12 +72,9 @@ def card_table(
     return Table(f"Model card of {name}.", ["Heading", "What the run says"], rows)
 
 
-def factors_of(card: Mapping[str, Any]) -> list[str]:
-    """Clinical factors of a model in words; none where it sees the image alone."""
-    clinical = card.get("clinical") or {}
-    return [
-        label_of(name) for kind in ("continuous", "categorical") for name in clinical.get(kind, ())
-    ]
+def _unread(card: Mapping[str, Any]) -> str:
+    """What stands for a knee whose film nobody read."""
+    return f"; {card['without_reading']}" if card.get("without_reading") else ""
 
 
 def _digests(cards: Mapping[str, Any]) -> str:
@@ -96,7 +90,7 @@ def _told(values: Mapping[str, Any]) -> str:
     return ", ".join(setting(k, v) for k, v in values.items() if v not in (None, [], ""))
 
 
-def _chosen(cards: Mapping[str, Any]) -> str:
+def _chosen(cards: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     metrics: dict[str, list[float]] = {}
     for card in cards.values():
         for metric, value in card.get("metrics", {}).items():
@@ -106,7 +100,10 @@ def _chosen(cards: Mapping[str, Any]) -> str:
         f"{plain(metric.removeprefix('val_'))} {show(sum(values) / len(values))}"
         for metric, values in metrics.items()
     )
-    return f"Validation part; mean over members: {shown}" if shown else "Not recorded"
+    found = f"validation part, mean over members: {shown}" if shown else ""
+    if chooses_epoch(config):
+        return f"{found[:1].upper()}{found[1:]}" if found else "Not recorded"
+    return f"Nothing: {selection(config)}" + (f"; {found}" if found else "")
 
 
 def _calibration(ensemble: Mapping[str, Any]) -> str:

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 
 import pandas as pd
 
-from kneeoa_mm.analysis.report.model_card import card_table, factors_of
+from kneeoa_mm.analysis.report.model_card import card_table
 from kneeoa_mm.analysis.report.parts import NOTHING, Section, Table
+from kneeoa_mm.analysis.report.procedure import (
+    chooses_epoch,
+    factors_of,
+    grade_of,
+    guards,
+    inputs_of,
+    procedure,
+    selection,
+)
 from kneeoa_mm.analysis.report.runs import Run, read_csv, read_document
 from kneeoa_mm.analysis.report.shown import counted, listed, plain, setting, show
-from kneeoa_mm.analysis.report.words import METRIC_NAMES
+from kneeoa_mm.analysis.report.words import METRIC_NAMES, in_a_sentence, title_of
 from kneeoa_mm.model_folder import CARD_FILE
 
+_OF_NOTHING = sha256().hexdigest()
 _BALANCED = {
     "sampling": "grades were sampled evenly",
     "weights": "the loss weighted grades by their rarity",
@@ -29,18 +40,14 @@ def training_section(run: Run) -> Section:
         for path in sorted((run.path / "members").glob(f"*/{CARD_FILE}"))
     }
     config = run.config()
-    is_progression = any(card.get("kind") == "jsl" for card in cards.values())
-    target = "KL grade"
-    if is_progression:
-        target = "progression" + (", fused" if config.get("fuse_clinical") else "")
+    kept = "the epoch that its validation part chose" if chooses_epoch(config) else "its last epoch"
     section = Section(
         "training",
-        f"Training: {target}",
+        f"Training: {_target(cards)}",
         run.name,
-        summary=f"{counted(len(cards), 'network')}, each at the epoch that its validation part "
-        "chose.",
-        tables=[_member_table(cards, history)],
-        provenance=_provenance(cards),
+        summary=f"{counted(len(cards), 'network')}, each at {kept}.{_outcome(cards, config)}",
+        tables=[_member_table(cards, history, config)],
+        provenance=_provenance(cards) | _inputs(run),
     )
     if (run.path / "history.png").is_file():
         caption = "Loss and validation metrics by epoch, one line a member."
@@ -55,12 +62,30 @@ def training_section(run: Run) -> Section:
     return section
 
 
+def _target(cards: Mapping[str, Any]) -> str:
+    """What is learnt, and of progression from what."""
+    card = next(iter(cards.values()), {})
+    if card.get("kind") != "jsl":
+        return "KL grade"
+    factors = "clinical factors" if factors_of(card) else ""
+    return f"progression from {listed(filter(None, ('the image', grade_of(card), factors)))}"
+
+
+def _outcome(cards: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """A sentence on which progression is learnt; empty of a grader."""
+    is_progression = any(card.get("kind") == "jsl" for card in cards.values())
+    name = str(config.get("outcome", ""))
+    return f" The outcome is {in_a_sentence(title_of(name))}." if is_progression and name else ""
+
+
 def _ensemble(run: Run) -> dict[str, Any]:
     path = run.path / "ensemble.json"
     return read_document(path) if path.is_file() else {}
 
 
-def _member_table(cards: Mapping[str, Any], history: pd.DataFrame) -> Table:
+def _member_table(
+    cards: Mapping[str, Any], history: pd.DataFrame, config: Mapping[str, Any]
+) -> Table:
     told = dict.fromkeys(name for card in cards.values() for name in card["metrics"])
     metrics = [name for name in told if name != "epoch"]
     epochs = history["member"].value_counts() if "member" in history else {}
@@ -78,8 +103,9 @@ def _member_table(cards: Mapping[str, Any], history: pd.DataFrame) -> Table:
             ]
         )
     heads = [METRIC_NAMES.get(m.removeprefix("val_"), plain(m).capitalize()) for m in metrics]
-    columns = ["Member", "Started from", "Fold left out", "Epochs", "Chosen", *heads]
-    return Table("Members, with the validation figures of the chosen epoch.", columns, rows)
+    columns = ["Member", "Started from", "Fold left out", "Epochs", "Epoch kept", *heads]
+    figures = ", with the validation figures of the epoch that was kept" if heads else ""
+    return Table(f"Members{figures}; {selection(config)}.", columns, rows)
 
 
 def _provenance(cards: Mapping[str, Any]) -> dict[str, str]:
@@ -92,6 +118,13 @@ def _provenance(cards: Mapping[str, Any]) -> dict[str, str]:
     return {name: text for name, text in values.items() if text} | hashes
 
 
+def _inputs(run: Run) -> dict[str, str]:
+    """Hashes of what the run learnt from; that of nothing, such as no encoder, is left out."""
+    path = run.path / "inputs.json"
+    hashes = read_document(path) if path.is_file() else {}
+    return {f"inputs.{k}.sha256": str(v) for k, v in hashes.items() if v != _OF_NOTHING}
+
+
 def _tell(section: Section, cards: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     card = next(iter(cards.values()))
     network = card.get("architecture", {})
@@ -99,24 +132,12 @@ def _tell(section: Section, cards: Mapping[str, Any], config: Mapping[str, Any])
         {str(c.get("architecture", {}).get("backbone", "?")) for c in cards.values()}
     )
     name = _name(section)
-    inputs = ["the image"]
-    factors = factors_of(card)
-    if factors:
-        inputs.append(f"clinical factors ({', '.join(factors)})")
-    model = f"{listed(backbones)} with inputs {listed(inputs)}"
+    model = f"{listed(backbones)} with inputs {listed(inputs_of(card))}"
     built = ", ".join(setting(k, v) for k, v in network.items() if v not in (None, [], ""))
     section.tell("model", f"{name}: {model}; {built}", f"members/*/{CARD_FILE}")
-    section.methods.append(f"{name}: {counted(len(cards), 'network')}, {model}.")
-    if factors:
-        handled = "numbers standardised and not cut, categories one column each"
-        where = f"members/*/{CARD_FILE}"
-        section.tell("predictors", f"{', '.join(factors)}: {handled}", where)
-        section.tell(
-            "missing_factors",
-            "A missing factor has an indicator of its own; its value is imputed by what the "
-            "training part alone taught, without outcomes",
-            where,
-        )
+    networks = counted(len(cards), "network")
+    section.methods.append(f"{name}: {networks}, {model}.{_outcome(cards, config)}")
+    _tell_predictors(section, card)
     started = sorted({str(c.get("weights_source", "none")) for c in cards.values()})
     section.tell("start", f"{_name(section)}: weights from {', '.join(started)}", "model.json")
     section.tell("output", f"{_name(section)}: {', '.join(card.get('outputs', ()))}", "model.json")
@@ -124,7 +145,7 @@ def _tell(section: Section, cards: Mapping[str, Any], config: Mapping[str, Any])
         told = ", ".join(setting(k, v) for k, v in prepared.items() if v is not None)
         section.tell("preprocessing", f"The same of every image: {told}", "model.json")
     _tell_partition(section, cards, config)
-    _tell_fit(section, config)
+    _tell_fit(section, card, config)
     versions = sorted({str(c.get("package_version", "?")) for c in cards.values()})
     licences = sorted({str(c.get("licence", "?")) for c in cards.values()})
     libraries = sorted(
@@ -137,6 +158,30 @@ def _tell(section: Section, cards: Mapping[str, Any], config: Mapping[str, Any])
         f"{_name(section)}: weights under {', '.join(licences)}, named by SHA-256 under Provenance",
         "model.json",
     )
+
+
+def _tell_predictors(section: Section, card: Mapping[str, Any]) -> None:
+    """What a model of progression is told beside the image, and what stands for what is missing."""
+    factors, grade, where = factors_of(card), grade_of(card), f"members/*/{CARD_FILE}"
+    told, missing = [], []
+    if grade:
+        told.append(f"{grade}: one column each grade")
+    if factors:
+        clinical = card.get("clinical") or {}
+        handled = [
+            *(["numbers standardised and not cut"] if clinical.get("continuous") else []),
+            *(["categories one column each"] if clinical.get("categorical") else []),
+        ]
+        told.append(f"{', '.join(factors)}: {', '.join(handled)}")
+        missing.append(
+            "A missing factor has an indicator of its own; its value is imputed by what the "
+            "training part alone taught, without outcomes, and a reading is never imputed"
+        )
+    if unread := card.get("without_reading"):
+        missing.append(f"Where no grade was read a branch without it speaks: {unread}")
+    section.tell("predictors", "; ".join(told), where)
+    section.tell("missing_factors", ". ".join(missing), where)
+    section.methods += [f"{text}." for text in missing]
 
 
 def _name(section: Section) -> str:
@@ -165,32 +210,14 @@ def _tell_partition(section: Section, cards: Mapping[str, Any], config: Mapping[
         )
 
 
-def _tell_fit(section: Section, config: Mapping[str, Any]) -> None:
-    train = config.get("train")
-    if not isinstance(train, dict):
+def _tell_fit(section: Section, card: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    if not isinstance(config.get("train"), dict):
         return
-    told = (
-        f"{plain(train.get('optimiser', '?'))}, learning rate {train.get('lr', '?')}, weight decay "
-        f"{train.get('weight_decay', '?')}, batches of {train.get('batch_size', '?')}, at most "
-        f"{train.get('epochs', '?')} epochs, loss {plain(train.get('kl_loss', '?'))}"
-    )
-    augment = train.get("augment")
-    if isinstance(augment, dict):
-        used = ", ".join(setting(name, value) for name, value in augment.items() if value)
-        told += f"; augmented by {used}" if used else ""
+    told, chosen = procedure(card, config), selection(config)
     section.tell("procedure", f"{_name(section)}: {told}", "config.yaml")
-    chosen = f"the epoch was chosen by validation {plain(train.get('select_by', '?'))}"
     section.tell("selection", f"{_name(section)}: {chosen}", "config.yaml")
     section.methods.append(f"It was trained with {told}; {chosen}.")
-    guards = {
-        "weight decay": train.get("weight_decay"),
-        "augmentation": augment,
-        "dropout": config.get("dropout"),
-        "early stopping": train.get("patience"),
-    }
-    section.tell(
-        "overfitting", listed(name for name, used in guards.items() if used), "config.yaml"
-    )
+    section.tell("overfitting", listed(guards(card, config)), "config.yaml")
     if (balance := config.get("balance", "none")) in _BALANCED:
         section.tell("imbalance", f"{_name(section)}: {_BALANCED[balance]}", "config.yaml")
 
