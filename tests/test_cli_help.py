@@ -88,6 +88,36 @@ def test_with_json_a_dry_run_shows_the_resolved_configuration(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "command",
+    [
+        ("preprocess", "films", "--out", "out"),
+        ("pretrain-kl", "--data", "knees", "--out", "out", "--config", "ensemble-small"),
+        (
+            "train-jsl",
+            "--cohort",
+            "c",
+            "--knees",
+            "k",
+            "--encoder",
+            "e",
+            "--out",
+            "out",
+            "--image-only",
+        ),
+        ("explain", "knees", "--model", "m", "--out", "out"),
+    ],
+)
+def test_a_dry_run_in_words_is_a_recipe_that_resolves_to_itself(command, tmp_path):
+    first = run(*command, "--dry-run")
+    assert first.exit_code == 0, first.stderr
+    if command[0] != "explain":
+        (tmp_path / "recipe.yaml").write_text(first.stdout)
+        command = [word for word in command if word not in ("--config", "ensemble-small")]
+        again = run(*command, "--config", tmp_path / "recipe.yaml", "--dry-run")
+        assert again.stdout == first.stdout
+
+
+@pytest.mark.parametrize(
     "arguments", [("nonesuch",), ("evaluate",), ("doctor", "--nonesuch"), ("demo", "--jobs", "0")]
 )
 def test_wrong_usage_exits_with_2(arguments):

@@ -20,6 +20,8 @@ from kneeoa_mm.errors import (
 from kneeoa_mm.progress import say
 from kneeoa_mm.records import StageResult
 
+DRY_RUN = "dry run: nothing was done"
+"""Note of a result that shows a configuration instead of figures."""
 _DEBUG_VARIABLE = "KNEEOA_MM_DEBUG"
 
 
@@ -71,6 +73,11 @@ def _write(text: str) -> None:
 
 
 def _in_words(result: StageResult) -> str:
+    if DRY_RUN in result.notes:
+        # a recipe again, which --config takes
+        import yaml
+
+        return f"# {DRY_RUN}\n{yaml.safe_dump(result.figures, sort_keys=False).rstrip()}"
     lines = [
         ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in result.counts.items())
     ]

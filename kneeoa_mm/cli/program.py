@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from kneeoa_mm import __version__
-from kneeoa_mm.cli.console import conclude
+from kneeoa_mm.cli.console import DRY_RUN, conclude
 from kneeoa_mm.cli.options import Json
 from kneeoa_mm.records import StageResult
 from kneeoa_mm.run_folder import refuse_own_inputs
@@ -106,4 +106,4 @@ def resolved(
 
 def show_only(command: str, settings: Any, out: Path) -> StageResult:
     """The result of a dry run: the resolved configuration."""
-    return StageResult(command, out, figures=settings.model_dump(mode="json"), notes=("dry run",))
+    return StageResult(command, out, figures=settings.model_dump(mode="json"), notes=(DRY_RUN,))
