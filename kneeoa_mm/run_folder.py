@@ -260,11 +260,11 @@ def refuse_own_inputs(out: Path, inputs: Iterable[Path]) -> None:
 
 
 def _config_of(out: Path) -> str | None:
-    """What a run wrote to ``config.yaml``; None where no run did, or another one is replacing it."""
-    try:
-        return (out / CONFIG_FILE).read_text(encoding="utf-8")
-    except (FileNotFoundError, IsADirectoryError):
-        return None
+    """What a run wrote to ``config.yaml``; None where none did, or one is just replacing it."""
+    path = out / CONFIG_FILE
+    with suppress(FileNotFoundError):
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+    return None
 
 
 def _is_of_a_beginning(path: Path) -> bool:
@@ -342,17 +342,15 @@ def _clear_dead(lock: Path) -> None:
     """
     try:
         # a network file system lets nobody take turns who may not write
-        stream = lock.open("r+", encoding="utf-8")
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        _locked(lock, f"a lock that cannot be opened ({error.strerror})")
-    with stream:
-        _take_turn(stream)
-        with suppress(FileNotFoundError):
+        with lock.open("r+", encoding="utf-8") as stream:
+            _take_turn(stream)
             if os.path.samestat(os.fstat(stream.fileno()), lock.stat()):
                 _refuse_alive(lock, stream)
                 lock.unlink()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        _locked(lock, f"a lock that cannot be taken over ({error.strerror})")
 
 
 def _take_turn(stream: TextIO) -> None:

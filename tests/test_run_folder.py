@@ -2,14 +2,28 @@
 
 import errno
 import json
+import multiprocessing
 import os
+import shutil
 import socket
 import sys
+import time
 
 import pytest
 
+from kneeoa_mm import run_folder
 from kneeoa_mm.errors import ConfigError, InputError, OutputExistsError
-from kneeoa_mm.run_folder import atomic_path, open_run, refuse_own_inputs, write_json
+from kneeoa_mm.run_folder import (
+    atomic_path,
+    open_run,
+    refuse_own_inputs,
+    write_json,
+    write_new_json,
+)
+
+PROCESSES, ROUNDS = 3, 15
+HANG_S = 600
+"""Only what hangs takes so long, on however busy a machine."""
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
@@ -31,6 +45,26 @@ def test_json_refuses_what_no_other_program_could_read(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "metrics.json", {"auroc": float("nan")})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(params=["links", "no links"])
+def link_or_none(request, monkeypatch):
+    """Runs a test once more as on a file system without hard links."""
+    if request.param == "no links":
+        monkeypatch.setattr(os, "link", _no_link)
+
+
+def _no_link(*_):
+    raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+@pytest.mark.usefixtures("link_or_none")
+def test_what_is_there_is_never_replaced_by_a_new_file(tmp_path):
+    write_new_json(tmp_path / "a.json", {"seed": 1})
+    with pytest.raises(FileExistsError):
+        write_new_json(tmp_path / "a.json", {"seed": 2})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"seed": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_a_folder_with_another_run_is_refused_and_left_alone(tmp_path):
@@ -55,6 +89,23 @@ def test_overwrite_replaces_a_run_but_never_a_folder_of_someone_else(tmp_path):
     with pytest.raises(OutputExistsError), open_run(foreign, overwrite=True):
         pass
     assert (foreign / "holiday.jpg").exists()
+
+
+def test_an_overwrite_that_was_interrupted_may_be_repeated(tmp_path, monkeypatch):
+    """Without its config.yaml the rest would be a folder of someone else, for ever refused."""
+    out = tmp_path / "run"
+    with open_run(out):
+        (out / "images").mkdir()
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", interrupted)
+        with pytest.raises(KeyboardInterrupt), open_run(out, overwrite=True):
+            pass
+    with open_run(out, overwrite=True):
+        assert not (out / "images").exists()
 
 
 @pytest.mark.parametrize("inside", ["", "images", "images/knee.png"])
@@ -127,6 +178,7 @@ def test_resume_keeps_what_is_there(tmp_path):
         assert (out / "done").exists()
 
 
+@pytest.mark.usefixtures("link_or_none")
 def test_a_second_run_in_the_same_folder_is_refused_while_the_first_lives(tmp_path):
     with (
         open_run(tmp_path / "run", config_yaml="a: 1\n"),
@@ -137,17 +189,121 @@ def test_a_second_run_in_the_same_folder_is_refused_while_the_first_lives(tmp_pa
     assert not (tmp_path / "run" / ".lock").exists()
 
 
-def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
-    out = tmp_path / "run"
-    with open_run(out, config_yaml="a: 1\n"):
-        pass
+@pytest.fixture
+def dead_lock():
+    """The lock of a process of this machine that is no more."""
     dead = os.fork()
     if dead == 0:
         os._exit(0)
     os.waitpid(dead, 0)
-    (out / ".lock").write_text(json.dumps({"pid": dead, "host": socket.gethostname()}))
+    return json.dumps({"pid": dead, "host": socket.gethostname()})
+
+
+@pytest.mark.usefixtures("link_or_none")
+def test_the_lock_of_a_dead_process_is_taken_over(tmp_path, dead_lock):
+    out = tmp_path / "run"
+    with open_run(out, config_yaml="a: 1\n"):
+        pass
+    (out / ".lock").write_text(dead_lock)
     with open_run(out, config_yaml="a: 1\n", resume=True):
         assert json.loads((out / ".lock").read_text())["pid"] == os.getpid()
+
+
+def test_who_waits_to_take_over_a_lock_spares_that_of_a_faster_one(
+    tmp_path, dead_lock, monkeypatch
+):
+    """Both saw the dead one; while the slower waited, the faster took its place."""
+    lock = tmp_path / ".lock"
+    lock.write_text(dead_lock)
+    live = json.dumps({"pid": 1, "host": "elsewhere"})
+
+    def overtaken(_):
+        lock.unlink()
+        lock.write_text(live)
+        monkeypatch.undo()
+
+    monkeypatch.setattr(run_folder, "_take_turn", overtaken)
+    with pytest.raises(OutputExistsError, match="elsewhere"), open_run(tmp_path):
+        pass
+    assert lock.read_text() == live
+
+
+@pytest.mark.parametrize("content", ["", '{"pid": 1', "[]"])
+def test_a_lock_without_an_owner_is_that_of_a_run_that_begins_unless_it_is_old(tmp_path, content):
+    """As where a file system has no links, or lost the content with the power."""
+    lock = tmp_path / ".lock"
+    lock.write_text(content)
+    with pytest.raises(OutputExistsError, match="just begun"), open_run(tmp_path):
+        pass
+    os.utime(lock, times=(time.time() - 120,) * 2)
+    with open_run(tmp_path):
+        assert json.loads(lock.read_text())["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("before", "parts", "options", "held"),
+    [
+        ("nothing", False, {"config_yaml": "a: 1\n"}, 1),
+        ("no links", False, {"config_yaml": "a: 1\n"}, 1),
+        ("dead run", False, {"config_yaml": "a: 1\n", "resume": True}, 1),
+        ("earlier run", False, {"config_yaml": "a: 1\n", "overwrite": True}, 1),
+        ("nothing", True, {"config_yaml": "a: 1\n"}, PROCESSES),
+        ("dead run", True, {"config_yaml": "a: 1\n"}, PROCESSES),
+        # each part comes with a configuration of its own
+        ("nothing", True, {}, 1),
+    ],
+)
+def test_of_runs_that_begin_at_the_same_moment_one_holds_the_folder(
+    tmp_path, dead_lock, before, parts, options, held
+):
+    """Real processes, which wait for each other before each folder and while they hold it."""
+    for number in range(ROUNDS):
+        out = tmp_path / str(number)
+        if before in {"dead run", "earlier run"}:
+            with open_run(out, config_yaml="a: 1\n"):
+                (out / "old").touch()
+        if before == "dead run":
+            (out / ".lock").write_text(dead_lock)
+    context = multiprocessing.get_context("spawn")
+    told, together = context.SimpleQueue(), context.Barrier(PROCESSES)
+    processes = []
+    for part in "123"[:PROCESSES]:
+        own = {"part": part, "config_yaml": f"a: {part}\n"} | options if parts else options
+        arguments = (tmp_path, own, before != "no links", together, told)
+        processes.append(context.Process(target=_enter_each, args=arguments))
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * PROCESSES
+    reports = [told.get() for _ in processes]
+    assert not [report for report in reports if isinstance(report, str)]
+    assert [sum(times) for times in zip(*reports, strict=True)] == [held] * ROUNDS
+    for out in tmp_path.iterdir():
+        assert {path.name for path in out.iterdir()} <= {"config.yaml", "old"}
+
+
+def _enter_each(root, options, has_links, together, told):
+    """Tell in which folders this process held the run, or the error that nobody expects."""
+    if not has_links:
+        os.link = _no_link
+    held = []
+    try:
+        for number in range(ROUNDS):
+            together.wait(HANG_S)
+            try:
+                with open_run(root / str(number), **options) as out:
+                    together.wait(HANG_S)
+                    assert (out / "config.yaml").read_text() == options["config_yaml"]
+                    held.append(True)
+            except (OutputExistsError, ConfigError):
+                held.append(False)
+                together.wait(HANG_S)
+    except BaseException as error:
+        together.abort()
+        told.put(repr(error))
+    else:
+        told.put(held)
 
 
 def test_the_number_of_a_dead_process_may_belong_to_another_by_now(tmp_path):
