@@ -257,9 +257,8 @@ def _tell(
 def _tell_outcomes(
     section: Section, cohort: pd.DataFrame, config: Mapping[str, Any], outcomes: list[Outcome]
 ) -> None:
-    spec = _spec(config).get("outcomes")
     for outcome in outcomes:
-        definition = definition_of(outcome, spec if isinstance(spec, dict) else {})
+        definition = definition_of(outcome, _spec(config))
         known, events = int(cohort[outcome].notna().sum()), int(cohort[outcome].sum())
         text = f"{OUTCOME_NAMES[outcome]} was defined as {definition}"
         text += f"; it was known of {known:,} knees, of which {events:,} had it"

@@ -64,7 +64,7 @@ def training_section(run: Run) -> Section:
 
 def _target(cards: Mapping[str, Any]) -> str:
     """What is learnt, and of progression from what."""
-    card = next(iter(cards.values()), {})
+    card: Mapping[str, Any] = next(iter(cards.values()), {})
     if card.get("kind") != "jsl":
         return "KL grade"
     factors = "clinical factors" if factors_of(card) else ""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kneeoa_mm.analysis.report.shown import listed
 from kneeoa_mm.analysis.results import OUTCOME_NAMES
 from kneeoa_mm.analysis.targets import KL
+from kneeoa_mm.cohort_spec import OutcomesSpec
 from kneeoa_mm.records import Outcome
 
 METRIC_NAMES: Mapping[str, str] = {
@@ -49,6 +51,12 @@ MODEL_NAMES: Mapping[str, str] = {
     "mjsw": "Minimum joint-space width only",
     "kl+grader": "KL grade and the grader's probabilities",
 }
+_WIDTHS = {
+    "mjsw_medial_mm": "minimum medial joint-space width",
+    "jsw_fixed_mm": "joint-space width at a fixed location",
+}
+_LABEL_PARTS = ("", "_event_observed", "_lower_months", "_upper_months")
+"""Endings of the columns in which a source may hold an outcome ready-made."""
 
 
 def title_of(target: str) -> str:
@@ -91,24 +99,50 @@ def in_a_sentence(name: str) -> str:
     return name if name[1:] != name[1:].lower() else name[:1].lower() + name[1:]
 
 
-def definition_of(outcome: Outcome, spec: Mapping[str, Any]) -> str:
-    """An outcome as a paper defines it.
+def definition_of(outcome: Outcome, cohort: Mapping[str, Any]) -> str:
+    """An outcome as a paper defines it; reads on after "was defined as".
 
     Args:
         outcome: Which.
-        spec: ``outcomes`` of the cohort's settings; what it lacks is left open.
+        cohort: The cohort's settings, as ``config.yaml`` has them.
     """
-    loss = f"a loss of at least {spec.get('jsl_threshold_mm', '?')} mm of joint-space width"
-    fnih = ", ".join(map(str, spec.get("fnih_months", ["?"])))
-    grades = ", ".join(map(str, spec.get("fnih_kl_grades", ["?"])))
+    settings = cohort.get("outcomes")
+    if not isinstance(settings, dict):
+        return "its settings said, which the run lacks"
+    # an older run lacks what was not yet a setting, and had what is now the default
+    known = {name: settings[name] for name in settings if name in OutcomesSpec.model_fields}
+    spec = OutcomesSpec.model_validate(known)
+    by = f"{spec.horizon_of(outcome)} months"
+    if made := _ready_made(outcome, cohort):
+        # an interval becomes a value at our horizon; a value has that of its source
+        until = "" if str(outcome) in made else f", judged at {by}"
+        return f"its source defines it ({', '.join(made.values())}){until}"
+    loss = f"a loss of at least {spec.jsl_threshold_mm:g} mm of {_WIDTHS[spec.width]}"
+    rise = "a rise of the KL grade"
+    if not spec.kl_step_to_doubtful_counts:
+        rise += " to 2 or more"
     definitions = {
-        Outcome.JSL_48M: f"{loss} from baseline to 48 months",
-        Outcome.JSL_FNIH: f"{loss} on any film at {fnih} months, of knees with KL grade {grades}",
-        Outcome.JSL_OR_KR_48M: f"{loss}, or replacement of the knee, by 48 months",
-        Outcome.KL_PROGRESSION: "a rise of the KL grade to 2 or more within one reading project, "
-        f"from baseline to {spec.get('kl_horizon_months', '?')} months",
-        Outcome.TKR: f"replacement of the knee by {spec.get('tkr_horizon_months', '?')} months",
-        Outcome.PAIN_PROGRESSION: "a rise of WOMAC pain by at least "
-        f"{spec.get('pain_threshold', '?')} points at two visits or more",
+        Outcome.JSL_48M: f"{loss} from baseline to {by}, of knees below KL grade 4",
+        Outcome.JSL_FNIH: f"{loss} on any film at {listed(spec.fnih_months)} months, of knees of "
+        f"KL grade {listed(spec.fnih_kl_grades)}",
+        Outcome.JSL_OR_KR_48M: f"{loss}, or replacement of the knee, by {by}, of knees below KL "
+        "grade 4",
+        Outcome.KL_PROGRESSION: f"{rise} within one reading project, from baseline to {by}, of "
+        "knees below KL grade 4",
+        Outcome.TKR: f"replacement of the knee by {by}",
+        Outcome.PAIN_PROGRESSION: f"a rise of WOMAC pain by at least {spec.pain_threshold:g} of 20 "
+        f"points at two or more of the visits at {listed(spec.pain_months)} months",
     }
     return definitions[outcome]
+
+
+def _ready_made(outcome: Outcome, cohort: Mapping[str, Any]) -> dict[str, str]:
+    """Columns of an outcome that the source holds ready-made, to their names there."""
+    names = {f"{outcome}{part}" for part in _LABEL_PARTS}
+    tables = cohort.get("tables") or {}
+    return {
+        name: str(column["column"])
+        for table in tables.values()
+        for name, column in table["columns"].items()
+        if name in names
+    }
