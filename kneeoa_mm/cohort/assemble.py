@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +20,6 @@ from kneeoa_mm.cohort.harmonise import (
     KL,
     KNEE,
     MISSING,
-    PROJECT,
-    UNNAMED_PROJECT,
-    Harmonised,
     harmonise,
 )
 from kneeoa_mm.cohort.history import KneeHistory
@@ -31,9 +29,12 @@ from kneeoa_mm.cohort.outcomes import has_grade_drop
 from kneeoa_mm.cohort.readings import (
     knee_histories,
     one_project,
+    projects_in_words,
     reading_patterns,
+    refuse_unlisted_projects,
     replaced_at_start,
     second_readings,
+    why_unread_at_baseline,
 )
 from kneeoa_mm.cohort.search import find_sources
 from kneeoa_mm.cohort.unread import film_reasons, unmatched_ids
@@ -98,8 +99,14 @@ def assemble(tables: Path, spec: CohortSpec, identifiers: Identifiers) -> Assemb
     refuse_projects(spec)
     sources = harmonise(find_sources(tables, spec), spec)
     kl_horizon = spec.outcomes.kl_horizon_months
-    kl = one_project(sources.kl, KL, spec.reading_projects, horizon_months=kl_horizon)
     width, jsw_horizon = spec.outcomes.width, spec.outcomes.jsl_horizon_months
+    for readings, value, setting in (
+        (sources.kl, KL, "reading_projects"),
+        (sources.jsw, width, "jsw_projects"),
+    ):
+        projects = getattr(spec, setting)
+        refuse_unlisted_projects(readings, value, projects, setting=setting, where=tables)
+    kl = one_project(sources.kl, KL, spec.reading_projects, horizon_months=kl_horizon)
     jsw = one_project(sources.jsw, width, spec.jsw_projects, horizon_months=jsw_horizon)
     attrition = Attrition()
     enrolled = sources.knees
@@ -109,7 +116,8 @@ def assemble(tables: Path, spec: CohortSpec, identifiers: Identifiers) -> Assemb
     histories = knee_histories(knees, kl, jsw, sources.pain, spec)
     records = records_of(knees, histories, spec)
     of_films = film_reasons(knees, sources, records, spec)
-    cohort = with_outcomes(_baseline(knees, kl, jsw, sources, of_films), records, histories)
+    unread = why_unread_at_baseline(sources.jsw, JSW, spec.jsw_projects)
+    cohort = with_outcomes(_baseline(knees, kl, jsw, unread, of_films), records, histories)
     for outcome in Outcome:
         attrition.outcome(cohort, outcome)
     images = knees.get("image_path")
@@ -130,7 +138,12 @@ def assemble(tables: Path, spec: CohortSpec, identifiers: Identifiers) -> Assemb
         followed_months(records).loc[order].reset_index(drop=True),
         attrition,
         unmatched_ids(enrolled, sources.strangers, identifiers),
-        (*sources.notes, *_notes(kl, histories, cohort)),
+        (
+            *sources.notes,
+            *projects_in_words(sources.kl, kl, KL, what="KL readings"),
+            *projects_in_words(sources.jsw, jsw, width, what="joint-space widths"),
+            *_notes(histories, cohort),
+        ),
     )
 
 
@@ -174,7 +187,7 @@ def _baseline(
     knees: pd.DataFrame,
     kl: pd.DataFrame,
     jsw: pd.DataFrame,
-    sources: Harmonised,
+    unread: Mapping[tuple[str, str], str],
     of_films: list[list[str]],
 ) -> pd.DataFrame:
     """Clinical factors and readings of each knee at baseline, and why they or later ones lack."""
@@ -187,9 +200,9 @@ def _baseline(
         reasons = [name + MISSING for name in columns]
         first = readings.loc[readings["months"].eq(0), [*KNEE, *columns, *reasons]]
         cohort = cohort.merge(first, on=KNEE, how="left")
-    unread = sources.jsw[sources.jsw["months"].eq(0)].drop_duplicates(KNEE)[[*KNEE, JSW + MISSING]]
-    why = cohort[KNEE].merge(unread, on=KNEE, how="left")[JSW + MISSING]
-    cohort[JSW + MISSING] = why.fillna("no reading at baseline").where(cohort[JSW].isna())
+    keys = zip(*(cohort[name] for name in KNEE), strict=True)
+    why = pd.Series([unread.get(knee, "no reading at baseline") for knee in keys], cohort.index)
+    cohort[JSW + MISSING] = why.where(cohort[JSW].isna())
     cohort[_CONTRALATERAL] = _other_side(cohort, kl)
     cohort[_CONTRALATERAL + MISSING] = pd.Series("no grade of the other knee", cohort.index).where(
         cohort[_CONTRALATERAL].isna()
@@ -244,10 +257,8 @@ def _identified(rows: pd.DataFrame, cohort: str, identifiers: Identifiers) -> pd
     return rows[kept].sort_values([*KNEE, "months"], ignore_index=True)
 
 
-def _notes(kl: pd.DataFrame, histories: list[KneeHistory], cohort: pd.DataFrame) -> list[str]:
-    per_project = kl.drop_duplicates(KNEE)[PROJECT].value_counts().sort_index()
-    shares = ", ".join(f"project {project} for {n} knee(s)" for project, n in per_project.items())
-    notes = [] if set(per_project.index) == {UNNAMED_PROJECT} else [f"KL readings: {shares}"]
+def _notes(histories: list[KneeHistory], cohort: pd.DataFrame) -> list[str]:
+    notes = []
     drops = sum(has_grade_drop(knee) for knee in histories)
     if drops:
         notes.append(f"{drops} knee(s) have a KL grade below that of baseline at some visit")

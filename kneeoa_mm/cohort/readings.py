@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 
 from kneeoa_mm.cohort.columns import CONFIRMED, REPORTED, TOTAL
-from kneeoa_mm.cohort.harmonise import KL, KNEE, PAIN, PROJECT
+from kneeoa_mm.cohort.harmonise import KL, KNEE, MISSING, PAIN, PROJECT, UNNAMED_PROJECT
 from kneeoa_mm.cohort.history import HORIZON_MONTHS, KneeHistory, months_from_days
 from kneeoa_mm.cohort_spec import CohortSpec
+from kneeoa_mm.errors import InputError
 
 
 def one_project(
@@ -57,6 +58,88 @@ def one_project(
     )
     kept: pd.DataFrame = made.merge(chosen, on=[*KNEE, PROJECT])
     return kept.sort_values([*KNEE, "months"], ignore_index=True)
+
+
+def refuse_unlisted_projects(
+    readings: pd.DataFrame, value: str, preference: Sequence[int], *, setting: str, where: object
+) -> None:
+    """Raise where there are readings, and none is of a project that counts.
+
+    Args:
+        readings: One row a reading, of all projects.
+        value: Name of the column that was read.
+        preference: Projects that count; empty for all.
+        setting: What lists them in ``cohort.yaml``.
+        where: Named in the error.
+
+    Raises:
+        InputError: Every outcome of these readings would be missing, and nobody would be told.
+    """
+    made = readings.loc[readings[value].notna(), PROJECT]
+    if not preference or made.empty or made.isin(list(preference)).any():
+        return
+    counts = made.value_counts().sort_index()
+    raise InputError(
+        f"No reading of {value} is of a project that counts.",
+        expected=f"{setting}: {', '.join(map(str, preference))}",
+        found=", ".join(f"{n} of {_named(project)}" for project, n in counts.items()),
+        where=where,
+        fix=f"list in {setting} the projects whose readings are meant, or none for all",
+    )
+
+
+def projects_in_words(
+    readings: pd.DataFrame, kept: pd.DataFrame, value: str, *, what: str
+) -> list[str]:
+    """Notes on which projects read the knees, and which knees only projects that do not count.
+
+    Args:
+        readings: One row a reading, of all projects.
+        kept: Those that ``one_project`` kept.
+        value: Name of the column that was read.
+        what: The readings in words.
+    """
+    first = readings[readings[value].notna() & readings["months"].eq(0)]
+    used = pd.MultiIndex.from_frame(kept[KNEE])
+    unused = first[~pd.MultiIndex.from_frame(first[KNEE]).isin(used)]
+    named = kept[kept[PROJECT].ne(UNNAMED_PROJECT)]
+    notes = [f"{what}: {_shares(named)}"] if len(named) else []
+    if len(unused):
+        alone = "by projects that do not count, of knees with no other"
+        notes.append(f"{what} {alone}: {_shares(unused)}")
+    return notes
+
+
+def _shares(readings: pd.DataFrame) -> str:
+    per_project = readings.drop_duplicates([*KNEE, PROJECT])[PROJECT].value_counts().sort_index()
+    return ", ".join(f"{_named(project)} for {n} knee(s)" for project, n in per_project.items())
+
+
+def _named(project: Any) -> str:
+    return "no named project" if project == UNNAMED_PROJECT else f"project {int(project)}"
+
+
+def why_unread_at_baseline(
+    readings: pd.DataFrame, value: str, preference: Sequence[int]
+) -> dict[tuple[str, str], str]:
+    """Why knees have no reading at baseline: the source's code, or that another project read it.
+
+    Args:
+        readings: One row a reading, of all projects.
+        value: Name of the column that was read.
+        preference: Projects that count; empty for all.
+    """
+    first = readings[readings["months"].eq(0)]
+    counts = first[PROJECT].isin(list(preference)) if preference else first[PROJECT].notna()
+    others = first[~counts & first[value].notna()].sort_values(PROJECT)
+    coded = first[counts & first[value + MISSING].notna()]
+    columns = [others[name] for name in (*KNEE, PROJECT)]
+    why = {
+        (subject, side): f"read by another project ({int(project)})"
+        for subject, side, project in zip(*columns, strict=True)
+    }
+    codes = zip(*(coded[name] for name in (*KNEE, value + MISSING)), strict=True)
+    return why | {(subject, side): code for subject, side, code in codes}
 
 
 def reading_patterns(

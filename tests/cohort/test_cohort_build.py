@@ -371,6 +371,32 @@ def test_a_plain_csv_study_with_neither_widths_nor_outcomes_is_a_cohort(tmp_path
     assert "bmi_kg_m2: not in cohort.yaml" in frame["missing_reasons"].iloc[0]
 
 
+def test_a_width_by_another_project_is_told_as_such_and_not_as_no_reading(
+    tables: Write, release: Release, spec: CohortSpec, tmp_path: Path
+) -> None:
+    """9000001's right knee: its width is there, of project 20, which the cohort does not list."""
+    widths = release["kxr_qjsw_duryea00.txt"]
+    release["kxr_qjsw_duryea00.txt"] = widths.replace("9000001|1: Right|16", "9000001|1: Right|20")
+    result = build_cohort(tables(release), tmp_path / "out", spec=spec)
+    right = _read(tmp_path / "out").loc["synthetic:9000001:0:R"]
+    assert pd.isna(right["mjsw_medial_mm"])
+    assert right["jsl_48m_reason"] == "no_baseline_reading"
+    assert right["missing_reasons"] == "mjsw_medial_mm: read by another project (20)"
+    # 16 knees have a row of project 16, of which 0000007's left could not be measured
+    assert "joint-space widths: project 16 for 14 knee(s)" in result.notes
+    assert any("do not count, of knees with no other: project 20 for 1" in n for n in result.notes)
+
+
+@pytest.mark.parametrize("setting", ["jsw_projects", "reading_projects"])
+def test_a_cohort_whose_projects_match_no_reading_is_refused(
+    setting: str, tables: Write, release: Release, spec: CohortSpec, tmp_path: Path
+) -> None:
+    wrong = spec.model_copy(update={setting: (99,)})
+    with pytest.raises(InputError, match=f"{setting}: 99"):
+        build_cohort(tables(release), tmp_path / "out", spec=wrong)
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_code_of_a_film_without_a_reading_is_kept(cohort: Path) -> None:
     reasons = _read(cohort)["missing_reasons"]
     assert reasons["synthetic:9000006:0:R"].endswith(

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import pandas as pd
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kneeoa_mm.cohort.readings import one_project
+from kneeoa_mm.cohort.readings import (
+    one_project,
+    projects_in_words,
+    refuse_unlisted_projects,
+    why_unread_at_baseline,
+)
+from kneeoa_mm.errors import InputError
 
 _PREFERENCE = (15, 37, 42)
 
@@ -59,3 +66,40 @@ def test_each_knee_has_one_project_and_a_baseline_in_any_order_of_rows(
     random.shuffle(rows)  # type: ignore[attr-defined]
     shuffled = one_project(_readings(*rows), "kl_grade", _PREFERENCE)
     pd.testing.assert_frame_equal(kept, shuffled)
+
+
+def test_readings_of_which_no_project_counts_are_refused() -> None:
+    """Project 17 for 16 would leave every knee without an outcome, and nobody would be told."""
+    read = _readings(("a", 0, 17, 2), ("a", 48, 17, 2), ("b", 0, 18, 3), ("b", 0, 16, None))
+    with pytest.raises(InputError) as refusal:
+        refuse_unlisted_projects(read, "kl_grade", (16,), setting="jsw_projects", where="tables")
+    told = str(refusal.value)
+    assert "jsw_projects: 16" in told
+    assert "2 of project 17, 1 of project 18" in told
+    for preference in ((), (16, 18)):
+        refuse_unlisted_projects(read, "kl_grade", preference, setting="jsw_projects", where="")
+    refuse_unlisted_projects(read.iloc[:0], "kl_grade", (16,), setting="jsw_projects", where="")
+
+
+def test_a_knee_that_another_project_read_says_so_unless_its_own_says_why() -> None:
+    read = _readings(
+        ("a", 0, 17, 2), ("b", 0, 15, None), ("b", 0, 17, 2), ("c", 0, 15, 2), ("d", 48, 17, 2)
+    )
+    codes = [None, ".T: Technical Problems", None, None, None]
+    why = why_unread_at_baseline(read.assign(kl_grade_missing=codes), "kl_grade", (15,))
+    assert why == {
+        ("a", "R"): "read by another project (17)",
+        ("b", "R"): ".T: Technical Problems",
+    }
+
+
+def test_a_note_counts_the_knees_that_only_other_projects_read() -> None:
+    read = _readings(
+        ("a", 0, 15, 2), ("a", 0, 17, 2), ("b", 0, 17, 2), ("c", 0, 17, 2), ("c", 48, 15, 2)
+    )
+    kept = one_project(read, "kl_grade", (15,))
+    assert projects_in_words(read, kept, "kl_grade", what="KL readings") == [
+        "KL readings: project 15 for 1 knee(s)",
+        "KL readings by projects that do not count, of knees with no other: project 17 for 2 "
+        "knee(s)",
+    ]
