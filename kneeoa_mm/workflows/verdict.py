@@ -7,25 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from kneeoa_mm.analysis.report.words import in_a_sentence, model_name
 from kneeoa_mm.records import Outcome
 from kneeoa_mm.workflows.compared_runs import ComparedRun
-from kneeoa_mm.workflows.comparison import FUSED, KL_ONLY, NO_GRADE, Contest
-
-NAMES: Mapping[str, str] = {
-    FUSED: "the fused model",
-    "clinical": "clinical factors alone (logistic)",
-    "clinical_boosted": "clinical factors alone (boosted trees)",
-    KL_ONLY: "KL grade alone",
-    "clinical+kl": "clinical factors with KL grade",
-    "mjsw": "minimum joint-space width alone",
-    "kl+grader": "KL grade with the grader's probabilities",
-    "clinical+kl+grader": "clinical factors with KL grade and the grader's probabilities",
-}
+from kneeoa_mm.workflows.comparison import FUSED, NO_GRADE, Contest
 
 
 def name_of(model: str) -> str:
-    """A model in words; a run by its own name."""
-    return NAMES.get(model, model)
+    """A model in words within a sentence; a run by its own name."""
+    return in_a_sentence(model_name(model))
 
 
 def sentences(differences: Mapping[str, Any]) -> list[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kneeoa_mm.analysis import figures
 from kneeoa_mm.analysis.evaluation import FIGURES_FOLDER
-from kneeoa_mm.analysis.report.parts import Section, Table, figure_picture
+from kneeoa_mm.analysis.report.parts import Section, Table, Tile, figure_picture
 from kneeoa_mm.analysis.report.plan import add_plan
 from kneeoa_mm.analysis.report.runs import Run, flat_provenance, read_document
 from kneeoa_mm.analysis.report.shown import (
@@ -21,9 +21,10 @@ from kneeoa_mm.analysis.report.shown import (
 )
 from kneeoa_mm.analysis.report.words import (
     METRIC_NAMES,
+    MODEL_NAMES,
     in_a_sentence,
     metric_name,
-    model_name,
+    model_names,
     title_of,
 )
 from kneeoa_mm.analysis.results import from_json, sha256_of
@@ -31,6 +32,9 @@ from kneeoa_mm.records import Estimate
 
 COMPARE_FILE = "compare.json"
 _BEST_POSSIBLE = {"image": "image", "clinical": "clinical", "fused": "both"}
+_WITHOUT_READING = "_without_reading"
+"""Ends the name of a run as it is where no grade was read."""
+_WITHOUT_IMAGE = ("clinical", "kl_grade")
 _MAIN = ("auroc", "auprc", "auprc_baseline", "brier")
 _PAIRED = {
     "concordance": "Case above control",
@@ -65,28 +69,38 @@ def comparison_section(run: Run) -> Section:
         name: {metric: from_json(e) for metric, e in metrics.items()}
         for name, metrics in document["models"].items()
     }
+    names = model_names(models, document.get("inputs", {}))
     aurocs = {name: e["auroc"] for name, e in models.items() if "auroc" in e}
     best = _best_possible(document.get("best_possible"))
-    for name in ("image", "clinical", "fused"):
-        if name in aurocs:
-            tile = tile_of(f"{model_name(name)}: AUROC", aurocs[name])
-            known = f"; best possible {best[name]:.2f}" if name in best else ""
-            section.headline.append(tile._replace(detail=tile.detail + known))
-    section.tables.append(_model_table(title, models, best))
+    section.headline += _headline(aurocs, names, best)
+    section.tables.append(_model_table(title, models, names, best))
     if pairs := document.get("within_pairs"):
-        section.tables.append(_pair_table(title, pairs))
+        section.tables.append(_pair_table(title, pairs, names))
     further = [name for name in _FURTHER if any(name in metrics for metrics in models.values())]
     if further:
-        section.tables.append(_further_table(title, models, further))
+        section.tables.append(_further_table(title, models, names, further))
     if differences := document.get("differences"):
-        section.tables.append(_difference_table(differences))
+        section.tables.append(_difference_table(differences, names))
     if inputs := document.get("inputs"):
-        rows = [[model_name(name), str(text)] for name, text in inputs.items()]
+        rows = [[names.get(name, name), str(text)] for name, text in inputs.items()]
         section.tables.append(Table("What each model is told.", ["Model", "Inputs"], rows))
-    _add_figures(section, run, title, aurocs, best)
+    _add_figures(section, run, title, aurocs, names, best)
     add_plan(section, document, COMPARE_FILE)
-    _tell(section, document, list(models))
+    _tell(section, document, names)
     return section
+
+
+def _headline(
+    aurocs: Mapping[str, Estimate], names: Mapping[str, str], best: Mapping[str, float]
+) -> list[Tile]:
+    """Every run beside what needs no image: clinical factors, and the grade that was read."""
+    runs = [n for n in aurocs if n not in MODEL_NAMES and not n.endswith(_WITHOUT_READING)]
+    tiles = []
+    for name in (*runs, *(n for n in _WITHOUT_IMAGE if n in aurocs)):
+        tile = tile_of(f"{names[name]}: AUROC", aurocs[name])
+        known = f"; best possible {best[name]:.2f}" if name in best else ""
+        tiles.append(tile._replace(detail=tile.detail + known))
+    return tiles
 
 
 def _add_figures(
@@ -94,12 +108,13 @@ def _add_figures(
     run: Run,
     title: str,
     aurocs: Mapping[str, Estimate],
+    names: Mapping[str, str],
     best: Mapping[str, float],
 ) -> None:
     if any(estimate.value is not None for estimate in aurocs.values()):
         figure = figures.comparison(
-            {model_name(name): estimate for name, estimate in aurocs.items()},
-            {model_name(name): value for name, value in best.items()},
+            {names[name]: estimate for name, estimate in aurocs.items()},
+            {names[name]: value for name, value in best.items() if name in names},
             title=title,
             xlabel="AUROC (95 % CI)",
         )
@@ -124,13 +139,16 @@ def _best_possible(document: Any) -> dict[str, float]:
 
 
 def _model_table(
-    title: str, models: Mapping[str, Mapping[str, Estimate]], best: Mapping[str, float]
+    title: str,
+    models: Mapping[str, Mapping[str, Estimate]],
+    names: Mapping[str, str],
+    best: Mapping[str, float],
 ) -> Table:
     nothing = Estimate(None)
     main = [m for m in _MAIN if m == "auroc" or any(m in each for each in models.values())]
     rows = [
         [
-            model_name(name),
+            names[name],
             *(with_interval(estimates.get(metric, nothing), 2) for metric in main),
             *([show(best.get(name), 2)] if best else []),
         ]
@@ -147,21 +165,24 @@ def _model_table(
 
 
 def _further_table(
-    title: str, models: Mapping[str, Mapping[str, Estimate]], metrics: Sequence[str]
+    title: str,
+    models: Mapping[str, Mapping[str, Estimate]],
+    names: Mapping[str, str],
+    metrics: Sequence[str],
 ) -> Table:
     rows = [
-        [model_name(name), *(with_interval(e.get(m, Estimate(None)), 2) for m in metrics)]
+        [names[name], *(with_interval(e.get(m, Estimate(None)), 2) for m in metrics)]
         for name, e in models.items()
     ]
     columns = ["Model", *(METRIC_NAMES[metric] for metric in metrics)]
     return Table(f"{title}: within grades, and calibration, with 95 % intervals.", columns, rows)
 
 
-def _pair_table(title: str, pairs: Mapping[str, Any]) -> Table:
+def _pair_table(title: str, pairs: Mapping[str, Any], names: Mapping[str, str]) -> Table:
     nothing = Estimate(None)
     rows = [
         [
-            model_name(name),
+            names[name],
             *(with_interval(from_json(e[m]) if m in e else nothing, 2) for m in _PAIRED),
         ]
         for name, e in pairs["models"].items()
@@ -173,11 +194,12 @@ def _pair_table(title: str, pairs: Mapping[str, Any]) -> Table:
     return Table(caption, ["Model", *_PAIRED.values()], rows)
 
 
-def _difference_table(differences: Mapping[str, Any]) -> Table:
+def _difference_table(differences: Mapping[str, Any], names: Mapping[str, str]) -> Table:
     rows = []
     for pair, metrics in differences.items():
         first, _, second = pair.partition("-")
-        name = f"{model_name(first)} minus {in_a_sentence(model_name(second))}"
+        other = in_a_sentence(names.get(second, second))
+        name = f"{names.get(first, first)} minus {other}"
         for metric, document in metrics.items():
             estimate = from_json(document)
             shown = with_interval(estimate) if estimate.value is None else show(estimate.value)
@@ -190,8 +212,8 @@ def _difference_table(differences: Mapping[str, Any]) -> Table:
     return Table(caption, ["Difference", "Metric", "Value", "95 % CI", "P"], rows)
 
 
-def _tell(section: Section, document: Mapping[str, Any], names: list[str]) -> None:
-    shown = [in_a_sentence(model_name(name)) for name in names]
+def _tell(section: Section, document: Mapping[str, Any], names: Mapping[str, str]) -> None:
+    shown = [in_a_sentence(name) for name in names.values()]
     section.tell("models", f"Models compared: {', '.join(shown)}", COMPARE_FILE)
     verdict = [str(text) for text in document.get("verdict", [])]
     section.tell("differences", verdict[0] if verdict else "Table of differences", COMPARE_FILE)
@@ -201,3 +223,30 @@ def _tell(section: Section, document: Mapping[str, Any], names: list[str]) -> No
         f"These models were compared on the same {size}: {'; '.join(shown)}. Differences of AUROC "
         "were tested by DeLong's test with persons as clusters."
     )
+    section.methods += _weighting(document) + _imputation(names)
+
+
+def _weighting(document: Mapping[str, Any]) -> list[str]:
+    """How knees that were lost are stood for; nothing where all knees count the same."""
+    stood_for = document.get("weighted_to")
+    if not stood_for:
+        return []
+    return [
+        "Each knee counted by the inverse of its chance of having been observed, estimated from "
+        f"baseline factors, so that the {counted(document['n'], 'knee')} with the outcome stand "
+        f"for {stood_for['knees']:,.0f} (effective number {stood_for['effective_n']:,.0f}; share "
+        f"of events {stood_for['event_share']:.1%}); the simple models were fitted with these "
+        "weights, and complete cases are given beside."
+    ]
+
+
+def _imputation(names: Iterable[str]) -> list[str]:
+    """What stood for missing factors (docs/decisions/0024); nothing without clinical factors."""
+    if not {"clinical", "clinical+kl", "clinical+kl+grader"} & set(names):
+        return []
+    return [
+        "Where a clinical factor was missing, the logistic models were fitted on several draws of "
+        "it from what the training part alone taught, without outcomes, and risks are means over "
+        "them (multiple imputation); readings were never imputed, and boosted trees took gaps as "
+        "they were."
+    ]

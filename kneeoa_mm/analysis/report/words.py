@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kneeoa_mm.analysis.report.shown import listed
@@ -43,14 +43,18 @@ METRIC_NAMES: Mapping[str, str] = {
     "harrell_c": "Harrell's C",
 }
 MODEL_NAMES: Mapping[str, str] = {
-    "image": "Image only",
-    "clinical": "Clinical factors only",
-    "fused": "Image and clinical factors",
-    "kl_grade": "KL grade as read",
-    "clinical_boosted": "Clinical factors only, boosted trees",
-    "mjsw": "Minimum joint-space width only",
+    "clinical": "Clinical factors alone (logistic)",
+    "clinical_boosted": "Clinical factors alone (boosted trees)",
+    "kl_grade": "KL grade alone",
+    "clinical+kl": "Clinical factors and KL grade",
+    "mjsw": "Minimum joint-space width alone",
     "kl+grader": "KL grade and the grader's probabilities",
+    "clinical+kl+grader": "Clinical factors, KL grade and the grader's probabilities",
 }
+"""The simple models of a comparison; a run is named by what it was told."""
+_OTHER_KNEE = "contralateral_kl_grade"
+_OWN_NAMES = ("image", "fused")
+"""Names of runs that say no more than their inputs do."""
 _WIDTHS = {
     "mjsw_medial_mm": "minimum medial joint-space width",
     "jsw_fixed_mm": "joint-space width at a fixed location",
@@ -84,19 +88,55 @@ def metric_name(name: str) -> str:
     return METRIC_NAMES.get(name, name)
 
 
-def model_name(name: str) -> str:
-    """A model in words; a run by its own name."""
-    return MODEL_NAMES.get(name, name)
+def model_name(name: str, inputs: str = "") -> str:
+    """A model of a comparison in words: a simple one by its name, a run by what it was told.
+
+    Args:
+        name: In ``compare.json``.
+        inputs: What it was told, in the words of ``compare.json``.
+
+    Example:
+        >>> model_name("kl_grade"), model_name("image", "image")
+        ('KL grade alone', 'Image only')
+        >>> model_name("fused", "image, KL grade as read, age_years, sex")
+        'Image, KL grade as read and clinical factors'
+        >>> model_name("resnet", "image, no reading of either knee")
+        'Image only, without a reading (resnet)'
+    """
+    if name in MODEL_NAMES:
+        return MODEL_NAMES[name]
+    seen, *others = inputs.split(", ")
+    if seen != "image":
+        return "The fused model" if name == "fused" else name
+    grades = [each for each in others if each.startswith("KL grade")]
+    unread = [each for each in others if each.startswith("no reading")]
+    factors = [each for each in others if each not in {*grades, *unread}]
+    told = "KL grade of the other knee" if factors == [_OTHER_KNEE] else "clinical factors"
+    parts = ["Image", *grades, *([told] if factors else [])]
+    label = listed(parts) if len(parts) > 1 else "Image only"
+    label += ", without a reading" if unread else ""
+    return label if name in _OWN_NAMES else f"{label} ({name})"
+
+
+def model_names(names: Iterable[str], inputs: Mapping[str, str]) -> dict[str, str]:
+    """Each model of a comparison in words of its own; see :func:`model_name`."""
+    found = {name: model_name(name, inputs.get(name, "")) for name in names}
+    labels = list(found.values())
+    # two runs that were told the same
+    return {n: f"{x} ({n})" if labels.count(x) > 1 else x for n, x in found.items()}
 
 
 def in_a_sentence(name: str) -> str:
-    """A name in the middle of a sentence: small, unless it has further capitals.
+    """A name in the middle of a sentence: small, unless its first word has further capitals.
 
     Example:
-        >>> in_a_sentence("Image only"), in_a_sentence("KL grade as read")
-        ('image only', 'KL grade as read')
+        >>> in_a_sentence("Image only"), in_a_sentence("KL grade alone")
+        ('image only', 'KL grade alone')
+        >>> in_a_sentence("Clinical factors and KL grade")
+        'clinical factors and KL grade'
     """
-    return name if name[1:] != name[1:].lower() else name[:1].lower() + name[1:]
+    word = name.partition(" ")[0]
+    return name if word[1:] != word[1:].lower() else name[:1].lower() + name[1:]
 
 
 def definition_of(outcome: Outcome, cohort: Mapping[str, Any]) -> str:
