@@ -13,13 +13,13 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from kneeoa_mm.errors import ConfigError
 from kneeoa_mm.imaging.worker import FilmRecord, part_path
-from kneeoa_mm.run_folder import atomic_path, changes, write_json
+from kneeoa_mm.run_folder import atomic_path, changes, write_new_json
 
 INPUTS_FILE = ".inputs.json"
 JOURNAL_FILE = ".journal.jsonl"
@@ -47,22 +47,28 @@ class Journal:
         self._folder = out / FILMS_FOLDER
         self._index_of = {source: index for index, source in enumerate(sources)}
 
-    def settle(self, inputs: Mapping[str, Any]) -> None:
+    def settle(self, inputs: Mapping[str, Any], *, is_shard: bool) -> None:
         """Remember what the run depends on, or check that it is still so.
 
         Args:
             inputs: JSON of plain values; ``films`` maps the films, as outputs show them, to sizes.
+            is_shard: Other shards may work beside this one; so it clears nothing away.
 
         Raises:
             ConfigError: The films, the cohort, the identifiers or the program changed.
         """
-        before = _parsed(self._inputs.read_text("utf-8")) if self._inputs.is_file() else None
-        if before is None:
+        # in this order, as a shard that begins beside this one settles before it opens a journal
+        is_begun = self._folder.is_dir() or self._whole.is_file()
+        if is_begun and not self._inputs.is_file():
             # whatever was begun here began with other rules
+            if is_shard:
+                self._refuse(["journals that do not say what they depend on"])
             self._whole.unlink(missing_ok=True)
             self.clear()
-            write_json(self._inputs, inputs)
-        elif before != inputs:
+        with suppress(FileExistsError):
+            write_new_json(self._inputs, inputs)
+        before = _parsed(self._inputs.read_bytes()) or {}
+        if before != inputs:
             self._refuse(_differences(before, inputs))
 
     def refuse_changed(self, films: Sequence[str]) -> None:

@@ -112,7 +112,7 @@ def preprocess(
     ):
         naming = Naming.of(identifiers or new_key_file(key_file), cohort)
         job = _job(found, out, config, naming, jobs)
-        job.journal.settle(inputs | _identity_of_inputs(found, job))
+        job.journal.settle(inputs | _identity_of_inputs(found, job), is_shard=part is not None)
         if part is not None:
             return shard_result(out, part, _process_shard(job, part))
         done = _process_all(job, engine, given, found.modified_ns)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from kneeoa_mm.errors import ConfigError, OutputExistsError
 from kneeoa_mm.imaging import journal
 from kneeoa_mm.imaging.engine import Shard
+from kneeoa_mm.imaging.worker import FilmRecord
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +101,67 @@ def test_shards_of_other_settings_or_films_do_not_mix(studies: Path, tmp_path: P
     with pytest.raises(ConfigError, match=r"8 films gone \(V00/9000019\.dcm, "):
         nights.run(others, out, shard="2/2")
     assert nights.contents(out) == before
+
+
+SHARDS, ROUNDS = 4, 20
+INPUTS: dict[str, Any] = {
+    "cohort": "oai",
+    "films": {f"{number}.dcm": 1 for number in range(SHARDS)},
+}
+
+
+@pytest.mark.parametrize("look", ["is_file", "is_dir"])
+def test_a_shard_that_is_overtaken_while_it_settles_leaves_the_faster_one_s_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: str
+) -> None:
+    """It looked before anything was there; by now the other has settled and opened its journal."""
+    slow, fast = (journal.Journal(tmp_path, list(INPUTS["films"])) for _ in range(2))
+    real = getattr(Path, look)
+
+    def overtaken(path: Path) -> bool:
+        was = bool(real(path))
+        monkeypatch.undo()
+        fast.settle(INPUTS, is_shard=True)
+        with fast.writer("1-of-2") as writer:
+            writer.append(FilmRecord("1.dcm"))
+        return was
+
+    monkeypatch.setattr(Path, look, overtaken)
+    slow.settle(INPUTS, is_shard=True)
+    assert set(slow.read()) == {1}
+
+
+def test_of_shards_of_other_films_that_begin_at_the_same_moment_one_goes_on(tmp_path: Path) -> None:
+    together = threading.Barrier(SHARDS, timeout=nights.HANG_S)
+
+    def shard(number: int) -> list[bool]:
+        settled = []
+        for folder in range(ROUNDS):
+            work = journal.Journal(tmp_path / str(folder), [f"{number}.dcm"])
+            together.wait()
+            try:
+                work.settle({"films": {f"{number}.dcm": 1}}, is_shard=True)
+                settled.append(True)
+            except ConfigError:
+                settled.append(False)
+        return settled
+
+    with ThreadPoolExecutor(SHARDS) as pool:
+        by_shard = list(pool.map(shard, range(SHARDS)))
+    assert [sum(times) for times in zip(*by_shard, strict=True)] == [1] * ROUNDS
+
+
+def test_journals_of_unknown_inputs_are_cleared_by_a_whole_run_and_refused_by_a_shard(
+    tmp_path: Path,
+) -> None:
+    work = journal.Journal(tmp_path, list(INPUTS["films"]))
+    with work.writer("1-of-2") as writer:
+        writer.append(FilmRecord("1.dcm"))
+    with pytest.raises(ConfigError, match="what they depend on"):
+        work.settle(INPUTS, is_shard=True)
+    assert set(work.read()) == {1}
+    work.settle(INPUTS, is_shard=False)
+    assert not work.read()
 
 
 def test_shards_need_a_key_that_they_share(studies: Path, tmp_path: Path) -> None:
