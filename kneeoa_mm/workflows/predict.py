@@ -165,7 +165,8 @@ def _predict(
     if rejects is not None:
         predictions["source"] = knees["source"]
         predictions = pd.concat([predictions, _rejected_rows(rejects)], ignore_index=True)
-    tables.write_table(predictions, schemas.PREDICTIONS, out)
+    members = {m.name: {"weights_sha256": m.card.weights_sha256} for m in ensemble.members}
+    tables.write_table(predictions, schemas.PREDICTIONS, out, extra={"members": members})
     notes += _look(predictions, out)
     seen = int(predictions["seen_in_training"].sum())
     if seen:

@@ -1,5 +1,6 @@
 """A person with a picture or a film gets a grade, and what is no knee gets none."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -110,6 +111,15 @@ def test_a_picture_is_graded_by_the_shipped_grader_and_shown(shipped, tmp_path):
     probability = grades[f"kl_prob_{grade}"][0]
     assert row.split()[:3] == [grades["knee_id"][0], str(grade), f"{probability:.2f}"]
     assert "not a medical device" in shown
+
+
+def test_a_table_names_the_weights_that_made_it(shipped, tmp_path):
+    """Its model may be trained anew under the same name."""
+    knee = picture(tmp_path / "knee.png")
+    assert run("predict", knee, "--out", tmp_path / "p.parquet")[0] == 0
+    told = tables.read_provenance(tmp_path / "p.parquet")["members"]
+    weights = (shipped / "members" / "00-simple_cnn" / "weights.safetensors").read_bytes()
+    assert told == {"00-simple_cnn": {"weights_sha256": hashlib.sha256(weights).hexdigest()}}
 
 
 def test_the_default_table_is_never_overwritten_unasked(shipped, tmp_path):

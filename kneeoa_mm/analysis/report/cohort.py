@@ -49,7 +49,7 @@ def cohort_section(run: Run) -> Section:
         "Cohort",
         run.name,
         summary=f"{counted(len(cohort), 'knee')} of {counted(persons, 'person')} at baseline.",
-        provenance=flat_provenance(read_provenance(path)),
+        provenance=_provenance(read_provenance(path)),
     )
     known = [o for o in Outcome if o in cohort and cohort[o].notna().any()]
     judged = [o for o in run.judged_outcomes() if o in known]
@@ -70,6 +70,13 @@ def cohort_section(run: Run) -> Section:
             "All knees are of one person: no interval, test or spread can be computed."
         )
     return section
+
+
+def _provenance(told: Mapping[str, Any]) -> dict[str, str]:
+    """Provenance of the table, and the hash of each file that it was made from."""
+    sources = told.get("sources") or {}
+    others = {name: value for name, value in told.items() if name != "sources"}
+    return flat_provenance(others) | {f"{file}.sha256": str(v) for file, v in sources.items()}
 
 
 def _add_flow(section: Section, attrition: pd.DataFrame, outcome: Outcome | None) -> None:

@@ -6,6 +6,7 @@ escaped.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +42,8 @@ REPORT_FILE = "report.html"
 _TEMPLATE = "page.html.j2"
 _PREDICT, _SKIPPED = "predict", "stages without a result"
 _SHOWN_OF_HASH = 12
+_SHA256 = re.compile(r"[._]sha256(?=$|\.)")
+"""In the name of a hash: at its end, or before the names of several."""
 _GENERAL_LIMITS = (
     "For research only. This is not a medical device, and nothing here may guide the care of a "
     "patient.",
@@ -178,9 +181,9 @@ def _overview(made: Sequence[tuple[Kind, Section]]) -> Table:
     for kind, section in made:
         told = section.provenance
         hashes = [
-            f"{name.removesuffix('.sha256').removesuffix('_sha256')} {value[:_SHOWN_OF_HASH]}"
+            f"{_SHA256.sub('', name)} {value[:_SHOWN_OF_HASH]}"
             for name, value in told.items()
-            if name.endswith("sha256")
+            if _SHA256.search(name)
         ]
         versions = (told[name] for name in told if name.endswith("package_version"))
         rows.append(

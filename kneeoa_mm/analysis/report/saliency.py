@@ -9,7 +9,7 @@ import pandas as pd
 
 from kneeoa_mm.analysis.covariates import label_of
 from kneeoa_mm.analysis.report.parts import NOTHING, Section, Table
-from kneeoa_mm.analysis.report.runs import Run, read_csv, read_document
+from kneeoa_mm.analysis.report.runs import Run, flat_provenance, read_csv, read_document
 from kneeoa_mm.analysis.report.shown import counted, listed, plain, show, with_interval
 from kneeoa_mm.analysis.report.words import in_a_sentence
 from kneeoa_mm.analysis.results import OUTCOME_NAMES
@@ -44,9 +44,8 @@ def saliency_section(run: Run) -> Section:
         section.summary = "No maps."
         return section
     images = maps.drop_duplicates("image")
-    section.provenance = {
-        name: str(document[name]) for name in ("package_version",) if name in document
-    }
+    told = ("package_version", "members")
+    section.provenance = flat_provenance({k: v for k, v in document.items() if k in told})
     _add_gallery(section, run, images, by_error=document.get("chosen") == "by error")
     if (run.path / "mean_maps.png").is_file():
         caption = "Mean knee and mean maps, all as right knees, by group; each person counts once."

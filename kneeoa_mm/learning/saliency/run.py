@@ -85,6 +85,7 @@ class SaliencyRun:
         self._n_checked = self._n_on_film = 0
         self._film_faults: Counter[str] = Counter()
         self._stems: set[str] = set()
+        self._weights: dict[str, str] = {}
         self._randomised: dict[str, list[Network]] = {}
         self._summary: list[dict[str, Any]] = []
         self.maps: list[dict[str, Any]] = []
@@ -94,6 +95,7 @@ class SaliencyRun:
         """Write what belongs to one knee, and count it in the mean maps of ``groups``."""
         stem = self._take_stem(str(found.knee["knee_id"]))
         told = {voice.member.name: voice.maps for voice in found.voices}
+        self._weights |= {v.member.name: v.member.card.weights_sha256 for v in found.voices}
         if len(told) > 1:
             told = {MEAN: found.mean, **told}
         arrays = {f"{name}/{m.method}": m.pixels for name, maps in told.items() for m in maps}
@@ -217,6 +219,7 @@ class SaliencyRun:
         layers = {(row["member"], row["layer"], row["cells"]) for row in self.maps if row["layer"]}
         return {
             "package_version": __version__,
+            "members": {k: {"weights_sha256": v} for k, v in sorted(self._weights.items())},
             "methods": list(self._config.methods),
             "answers": sorted({row["target"] for row in self.maps}),
             "knees": len({row["knee_id"] for row in self.maps}),
