@@ -25,13 +25,13 @@ _GRADES = np.arange(len(KLGrade))
 _ECE_BINS = 15
 
 
-@metric()
+@metric(of_grades=True)
 def accuracy(truth: Labels, predicted: Labels) -> Weighed:
     """Share of knees whose predicted grade is the true one."""
     return mean_of(truth == predicted)
 
 
-@metric()
+@metric(of_grades=True)
 def mae(truth: Labels, predicted: Labels) -> Weighed:
     """Mean absolute error in grades."""
     return mean_of(np.abs(truth - predicted))
@@ -45,7 +45,7 @@ def _confusion(truth: Labels, predicted: Labels) -> Weighed:
     return lambda weights: (is_in @ weights).reshape(size, size, -1)
 
 
-@metric(undefined="truth and prediction are one constant grade")
+@metric(undefined="truth and prediction are one constant grade", of_grades=True)
 def qwk(truth: Labels, predicted: Labels) -> Weighed:
     """Quadratic weighted kappa (Cohen 1968, Psychol Bull 70:213)."""
     confusion = _confusion(truth, predicted)
@@ -77,7 +77,7 @@ def _macro(score: Callable[[Array, Array, Array], Array], text: str) -> Metric:
         return weighed
 
     prepare.__doc__ = text
-    return Metric(prepare, "no knee")
+    return Metric(prepare, "no knee", of_grades=True)
 
 
 recall = _macro(lambda right, true, _: ratio(right, true), "Mean recall over grades.")
@@ -122,7 +122,7 @@ def of_one_grade(name: str, grade: int) -> Metric:
         return lambda weights: score(*(cells @ weights))
 
     prepare.__doc__ = f"{name} of grade {grade}"
-    return Metric(prepare, undefined)
+    return Metric(prepare, undefined, of_grades=True)
 
 
 OF_ONE_GRADE = tuple(_OF_ONE_GRADE)
@@ -147,10 +147,10 @@ def _one_against_rest(area: Metric, text: str) -> Metric:
         return weighed
 
     prepare.__doc__ = text
-    return Metric(prepare, "only one grade in the truth")
+    return Metric(prepare, "only one grade in the truth", of_grades=True)
 
 
-@metric()
+@metric(of_grades=True)
 def kl_brier(truth: Labels, probabilities: Array) -> Weighed:
     """Multi-class Brier score: mean over knees of the sum over grades of (p - y)^2, 0 to 2."""
     target = np.eye(probabilities.shape[1])[truth]
@@ -165,7 +165,7 @@ def _kl2(area: Metric) -> Metric:
         return area.prepare(diseased, probabilities[:, OSTEOARTHRITIS:].sum(axis=1))
 
     prepare.__doc__ = _kl2.__doc__
-    return Metric(prepare, "only one class in the truth")
+    return Metric(prepare, "only one class in the truth", of_grades=True)
 
 
 auroc_kl2 = _kl2(auroc)
@@ -188,7 +188,7 @@ def grade_ranking(blocks: Blocks | None = None) -> dict[str, Metric]:
     }
 
 
-@metric()
+@metric(of_grades=True)
 def ece(truth: Labels, probabilities: Array) -> Weighed:
     """Expected calibration error of the most probable grade (Guo et al. 2017, arXiv:1706.04599).
 
@@ -213,14 +213,14 @@ GRADE_PROBABILITY_METRICS: Mapping[str, Metric] = {
 rest, unweighted."""
 
 
-@metric()
+@metric(of_grades=True)
 def coverage(truth: Labels, sets: NDArray[np.bool_]) -> Weighed:
     """Share of knees whose set of grades holds the true one; undefined where a knee has no set."""
     _all_have_sets(sets)
     return mean_of(sets[np.arange(len(truth)), truth])
 
 
-@metric()
+@metric(of_grades=True)
 def set_size(truth: Labels, sets: NDArray[np.bool_]) -> Weighed:
     """Mean number of grades in a set; undefined where a knee has no set."""
     _all_have_sets(sets)

@@ -186,8 +186,8 @@ def resample(
     """A metric of the sample and of each draw.
 
     Rows that always come together are of one person. They have no draws: each would be the sample
-    itself, and look like certainty. Nor are there draws where all events, or all others, are of
-    one person.
+    itself, and look like certainty. Nor are there draws of a metric of events where all events, or
+    all others, are of one person.
 
     Args:
         metric: What to compute.
@@ -211,7 +211,7 @@ def resample(
         return Resampled(value, np.empty(0), n)
     if all(np.array_equal(row, drawn[0]) for row in drawn):
         return Resampled(value, np.empty(0), n, ONE_PERSON)
-    reason, note = _few_persons(truth, drawn)
+    reason, note = (None, None) if metric.of_grades else _few_persons(truth, drawn)
     if reason:
         return Resampled(value, np.empty(0), n, reason)
     at_once = max(1, _CELLS_AT_ONCE // n)

@@ -31,12 +31,21 @@ class Metric:
     Args:
         prepare: From truth and prediction to what weighs them.
         undefined: Why the metric has no value, where it has none.
+        of_grades: Whether its truth is grades, of which 0 and 1 are two among others, and not
+            events.
     """
 
-    def __init__(self, prepare: Callable[[Labels, Any], Weighed], undefined: str) -> None:
+    def __init__(
+        self,
+        prepare: Callable[[Labels, Any], Weighed],
+        undefined: str,
+        *,
+        of_grades: bool = False,
+    ) -> None:
         update_wrapper(self, prepare)
         self.prepare = prepare
         self.undefined = undefined
+        self.of_grades = of_grades
 
     def __call__(self, truth: Labels, prediction: Any, *, shares: Array | None = None) -> float:
         """The metric of the sample itself.
@@ -56,9 +65,11 @@ class Metric:
         return value
 
 
-def metric(*, undefined: str = "no knee") -> Callable[[Callable[[Labels, Any], Weighed]], Metric]:
+def metric(
+    *, undefined: str = "no knee", of_grades: bool = False
+) -> Callable[[Callable[[Labels, Any], Weighed]], Metric]:
     """Make a ``Metric`` of the function that prepares it."""
-    return lambda prepare: Metric(prepare, undefined)
+    return lambda prepare: Metric(prepare, undefined, of_grades=of_grades)
 
 
 def ratio(numerator: Array, denominator: Array) -> Array:

@@ -79,3 +79,15 @@ def test_one_person_with_the_event_gives_no_interval_of_any_metric():
         assert found.value is not None
         assert found.ci_low is None
         assert "one person alone" in found.reason
+
+
+def test_grades_that_happen_to_be_0_and_1_are_no_events():
+    """Accuracy is a mean over knees: one person with grade 1 takes no more from it than another."""
+    grade, _, weights = _study(1, 0)
+    predicted = np.where(np.arange(len(grade)) % 4 == 0, 1 - grade, grade)
+    found = metrics.kl_estimates(grade, predicted, np.eye(5)[predicted], None, weights)
+    for name in ("accuracy", "mae", "qwk", "brier", "ece"):
+        assert found[name].ci_low is not None, name
+        assert found[name].note is None, name
+    assert metrics.estimate(metrics.of_one_grade("recall", 0), grade, predicted, weights).ci_low
+    assert metrics.estimate(metrics.brier, grade, predicted.astype(float), weights).ci_low is None

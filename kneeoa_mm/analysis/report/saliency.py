@@ -44,8 +44,8 @@ def saliency_section(run: Run) -> Section:
         section.summary = "No maps."
         return section
     images = maps.drop_duplicates("image")
-    told = ("package_version", "members")
-    section.provenance = flat_provenance({k: v for k, v in document.items() if k in told})
+    named = ("package_version", "members")
+    section.provenance = flat_provenance({k: v for k, v in document.items() if k in named})
     _add_gallery(section, run, images, by_error=document.get("chosen") == "by error")
     if (run.path / "mean_maps.png").is_file():
         caption = "Mean knee and mean maps, all as right knees, by group; each person counts once."
