@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from kneeoa_mm.errors import InputError
+from kneeoa_mm.errors import InputError, ItemError
 from kneeoa_mm.imaging.dicom import DICOM_SUFFIXES
 from kneeoa_mm.imaging.pictures import PICTURE_SUFFIXES
 
@@ -55,8 +55,20 @@ class LabelledFilm:
     boxes: tuple[JointBox | EdgeBox, ...]
 
     def boxes_on(self, rows: int, columns: int) -> list[JointBox]:
-        """The joints as fractions of the film, which has that size."""
-        return [box.on(rows, columns) if isinstance(box, EdgeBox) else box for box in self.boxes]
+        """The joints as fractions of the film, which has that size.
+
+        Raises:
+            ItemError: One lies beside the film: a knee would be learnt as what is none.
+        """
+        boxes = [box.on(rows, columns) if isinstance(box, EdgeBox) else box for box in self.boxes]
+        beside = sum(not (0 <= box.x <= 1 and 0 <= box.y <= 1) for box in boxes)
+        if beside:
+            message = (
+                f"{beside} of {len(boxes)} boxes have their middle outside the film, which has "
+                f"{rows} rows and {columns} columns"
+            )
+            raise ItemError("E_BOX", message, stage="boxes")
+        return boxes
 
 
 def read_labelled_films(source: Path) -> list[LabelledFilm]:
@@ -71,7 +83,7 @@ def read_labelled_films(source: Path) -> list[LabelledFilm]:
             joint.
 
     Raises:
-        InputError: There are no films, or boxes are impossible; the rows are named.
+        InputError: There are no films, or lines are no box of a joint; they are named.
     """
     if (source / TABLE).is_file():
         return _from_table(source / TABLE)
@@ -103,9 +115,15 @@ def _from_table(path: Path) -> list[LabelledFilm]:
         )
     edges = table[list(EDGES)].apply(pd.to_numeric, errors="coerce")
     blank = table[list(EDGES)].isna().all(axis=1)
-    ordered = (edges["left_px"] < edges["right_px"]) & (edges["top_px"] < edges["bottom_px"])
-    wrong = table["image"].isna() | ~(blank | ordered)
-    _refuse([f"line {index + 2}" for index in table.index[wrong]], path)
+    # fractions in the place of pixels make boxes of less than one
+    width_px, height_px = (edges[b] - edges[a] for a, b in (EDGES[::2], EDGES[1::2]))
+    possible = np.isfinite(edges).all(axis=1) & (width_px >= 1) & (height_px >= 1)
+    wrong = table["image"].isna() | ~(blank | possible)
+    _refuse(
+        [f"line {index + 2}" for index in table.index[wrong]],
+        path,
+        expected="a film, and edges in its pixels: left before right and top before bottom",
+    )
     films: dict[str, list[EdgeBox]] = {}
     for image, is_blank, row in zip(table["image"], blank, edges.to_numpy(), strict=True):
         boxes = films.setdefault(image, [])
@@ -136,7 +154,11 @@ def _from_text_files(folder: Path) -> list[LabelledFilm]:
                 boxes += [box] if box else []
                 wrong += [] if box else [f"{labels}:{number}"]
         films.append(LabelledFilm(path, tuple(boxes)))
-    _refuse(wrong, folder)
+    _refuse(
+        wrong,
+        folder,
+        expected="0 x y width height: the class 0, and fractions of the film from 0 to 1",
+    )
     return films
 
 
@@ -147,22 +169,25 @@ def _text_file(film: Path) -> Path | None:
 
 
 def _parsed(line: str) -> JointBox | None:
-    """A line ``class x y width height`` of fractions, or None where it is not one."""
+    """A line ``0 x y width height`` of fractions, or None where it is not one.
+
+    Pixels in the place of fractions, or other things than joints, would be learnt as knees that
+    stand elsewhere.
+    """
     try:
-        _, *numbers = (float(word) for word in line.split())
+        kind, *numbers = (float(word) for word in line.split())
         box = JointBox(*numbers)
     except (ValueError, TypeError):
         return None
-    fractions = (box.x, box.y, box.width, box.height)
-    is_possible = all(math.isfinite(part) for part in fractions) and min(fractions[2:]) > 0
-    return box if is_possible else None
+    is_on_film = all(0 <= part <= 1 for part in numbers) and min(box.width, box.height) > 0
+    return box if kind == 0 and is_on_film else None
 
 
-def _refuse(wrong: list[str], where: Path) -> None:
+def _refuse(wrong: list[str], where: Path, *, expected: str) -> None:
     if wrong:
         raise InputError(
-            "Some boxes are impossible.",
-            expected="left before right and top before bottom, or a positive width and height",
+            "Some lines are no box of a joint.",
+            expected=expected,
             found=f"{len(wrong)} others: {_listed(wrong)}",
             where=where,
         )

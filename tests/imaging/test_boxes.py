@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kneeoa_mm.errors import InputError
+from kneeoa_mm.errors import InputError, ItemError
 from kneeoa_mm.imaging.boxes import JointBox, read_labelled_films
 
 HEADER = "image,left_px,top_px,right_px,bottom_px\n"
@@ -52,7 +52,11 @@ def test_a_film_without_a_joint_is_a_row_without_edges_or_no_text_file(tmp_path:
 
 
 @pytest.mark.parametrize(
-    "row", ["a.png,30,5,10,25", "a.png,10,25,30,5", "a.png,10,5,30,", "a.png,x,5,30,25"]
+    "row",
+    [
+        *("a.png,30,5,10,25", "a.png,10,25,30,5", "a.png,10,5,30,", "a.png,x,5,30,25"),
+        *("a.png,10,5,inf,25", "a.png,0.1,0.2,0.3,0.4"),
+    ],
 )
 def test_an_impossible_box_is_named_by_its_line(tmp_path: Path, row: str) -> None:
     (tmp_path / "boxes.csv").write_text(HEADER + "good.png,1,1,5,5\n" + row + "\n")
@@ -61,13 +65,36 @@ def test_an_impossible_box_is_named_by_its_line(tmp_path: Path, row: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "line", ["0 0.5 0.5 0.2", "0 0.5 0.5 -0.2 0.1", "knee 1 1 1 1", "0 nan 1 1 1"]
+    "line",
+    [
+        *("0 0.5 0.5 0.2", "0 0.5 0.5 -0.2 0.1", "knee 1 1 1 1", "0 nan 1 1 1", "0 0.5 0.5 0.2 0"),
+        # pixels, a middle beside the film, a box wider than it, and things that are no joints
+        *("0 120 150 60 60", "0 1.1 0.5 0.2 0.2", "0 0.5 -0.1 0.2 0.2", "0 0.5 0.5 1.1 0.2"),
+        *("1 0.5 0.5 0.2 0.4", "-1 0.5 0.5 0.2 0.4", "0.5 0.5 0.5 0.2 0.4"),
+    ],
 )
 def test_an_impossible_text_line_is_named(tmp_path: Path, line: str) -> None:
     _film(tmp_path / "film.png")
     (tmp_path / "film.txt").write_text(f"0 0.5 0.5 0.2 0.4\n{line}\n")
     with pytest.raises(InputError, match=r"film\.txt:2"):
         read_labelled_films(tmp_path)
+
+
+@pytest.mark.parametrize("row", ["90,5,130,25", "10,40,30,80", "-30,5,10,25", "10,-30,30,10"])
+def test_a_film_whose_box_lies_beside_it_is_refused_by_its_size(tmp_path: Path, row: str) -> None:
+    """Only the film tells; cut to its edge, the box would vanish or stand where no joint is."""
+    _film(tmp_path / "film.png")
+    (tmp_path / "boxes.csv").write_text(HEADER + f"film.png,10,5,30,25\nfilm.png,{row}\n")
+    (film,) = read_labelled_films(tmp_path)
+    with pytest.raises(ItemError, match=r"E_BOX: 1 of 2 boxes .* 50 rows and 100 columns"):
+        film.boxes_on(50, 100)
+
+
+def test_a_box_may_reach_beyond_the_film_that_has_its_middle(tmp_path: Path) -> None:
+    _film(tmp_path / "film.png")
+    (tmp_path / "boxes.csv").write_text(HEADER + "film.png,-10,-5,30,25\nfilm.png,80,5,120,25\n")
+    (film,) = read_labelled_films(tmp_path)
+    assert [box.x for box in film.boxes_on(50, 100)] == [0.1, 1.0]
 
 
 @pytest.mark.parametrize("content", ["", "image,left\na.png,1\n", "\x00\x01"])
