@@ -62,6 +62,7 @@ def read_given(
     usable = table[(table["status"] == "ok") & ~table["seen_in_training"]]
     usable = usable[usable[column].notna()].set_index("knee_id", drop=False)
     by_months = {float(n.removeprefix(start)): n for n in usable if n.startswith(start)}
+    is_incidence = bool(by_months)
     if not by_months and defined in (None, horizon_months):
         by_months = {float(horizon_months): column}
     if float(horizon_months) not in by_months:
@@ -76,4 +77,4 @@ def read_given(
     risks = pd.DataFrame({months: usable[name] for months, name in sorted(by_months.items())})
     fold = usable.get("fold", pd.Series(pd.NA, index=usable.index, dtype="Int64"))
     folds = fold.fillna(-1).to_numpy(np.int64) if fold.notna().any() else None
-    return Given(path, Predicted(risks, folds), tuple(held_out_knees(usable)))
+    return Given(path, Predicted(risks, folds, is_incidence), tuple(held_out_knees(usable)))

@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 from kneeoa_mm.analysis.nonparametric import IncidenceCurve, cumulative_incidence
 from kneeoa_mm.analysis.results import as_json
-from kneeoa_mm.analysis.time_to_event import TimeToEvent
+from kneeoa_mm.analysis.time_to_event import DEATH, TimeToEvent
 from kneeoa_mm.analysis.turnbull import IntervalCurve, interval_incidence
 
 THIRDS = ("lowest third", "middle third", "highest third")
@@ -44,25 +44,34 @@ def thirds_of(score: NDArray[np.float64], fold: NDArray[np.int64] | None) -> Thi
 
 
 def by_third(
-    thirds: Thirds, data: TimeToEvent, risk: NDArray[np.float64] | None, months: float
+    thirds: Thirds,
+    data: TimeToEvent,
+    risk: NDArray[np.float64] | None,
+    months: float,
+    ended: NDArray[np.bool_] | None,
 ) -> tuple[dict[str, IncidenceCurve], list[dict[str, Any]]]:
     """Curves of the thirds, and their mean risk beside what was observed.
 
-    Risks are those of a world where nobody dies first, as censoring at death makes them; so is what
-    was observed. The curves are of this world.
+    What is observed is of the world that the risks are of. Cumulative incidences are of this one,
+    where death competes, and so are the curves. Other risks are of one where nobody dies first, as
+    censoring at death makes them.
 
     Args:
         thirds: Of ``thirds_of``.
         data: The knees.
         risk: Of each knee by ``months``, (n,); None where it is not known.
         months: When risk and observation are held against each other.
+        ended: Knees that a rival ended, (n,), where risks are cumulative incidences; else None.
     """
     until, status = data.with_death() or (data.months, data.event)
+    if ended is not None:
+        until, status = data.months, np.where(ended, DEATH, data.event)
     curves, calibration = {}, []
     for label, rows in thirds.items():
         persons = data.persons[rows]
         curves[label] = cumulative_incidence(until[rows], status[rows], persons)
-        observed = cumulative_incidence(data.months[rows], data.event[rows], persons)
+        alone = cumulative_incidence(data.months[rows], data.event[rows], persons)
+        observed = alone if ended is None else curves[label]
         calibration.append(
             {
                 "group": label,

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from kneeoa_mm.analysis import looks
 from kneeoa_mm.analysis import survival_figures as figures
+from kneeoa_mm.analysis.competing import until_rivals
 from kneeoa_mm.analysis.covariates import label_of
 from kneeoa_mm.analysis.figure_style import save
 from kneeoa_mm.analysis.given_risks import Given, read_given
@@ -205,8 +206,12 @@ def _analyse(
     factors = [c for c in settings.covariates if c != "age_years" or timed is data]
     cox = fit_cox(timed, factors, where=where)
     weibull = fit_weibull(timed, factors, where=where)
+    judged = data
+    if given is not None and given.predicted.is_incidence:
+        of_rivals = until_rivals(cohort, settings.outcome)
+        judged = read_time_to_event(of_rivals, settings.outcome, where=where)
     prognosis = judge_models(
-        data,
+        judged,
         settings.covariates,
         None if given is None else given.predicted,
         horizon_months=horizon_months,
@@ -233,9 +238,17 @@ def _analyse(
         weibull,
         prognosis.document,
         left_out=timed.left_out,
+        unknown=_unknown_by_reason(cohort, settings.outcome),
         horizon_months=horizon_months,
     )
     return _Found(groups, estimators, cox, weibull, document)
+
+
+def _unknown_by_reason(cohort: pd.DataFrame, outcome: Outcome) -> dict[str, int]:
+    """Knees without an event status: those not at risk, and those of whom nothing is known."""
+    absent = cohort[cohort[f"{outcome}_event_observed"].isna()]
+    reasons = absent.get(f"{outcome}_reason", pd.Series(None, absent.index, dtype=object))
+    return {str(why): int(n) for why, n in reasons.fillna("no reason").value_counts().items()}
 
 
 def _look(cohort: pd.DataFrame, given: Given) -> dict[str, Any] | None:

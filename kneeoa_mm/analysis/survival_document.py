@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kneeoa_mm.analysis.nonparametric import IncidenceCurve, cumulative_incidence
+from kneeoa_mm.analysis.prognosis import PREDICTIONS
 from kneeoa_mm.analysis.results import as_json
 from kneeoa_mm.analysis.time_models import AftModel, CoxModel
 from kneeoa_mm.analysis.time_to_event import Groups, TimeToEvent, horizons_to
@@ -105,6 +106,7 @@ def document_of(
     prognosis: Mapping[str, Any],
     *,
     left_out: Mapping[str, int],
+    unknown: Mapping[str, int],
     horizon_months: float,
 ) -> dict[str, Any]:
     """All of ``survival.json`` but its provenance.
@@ -117,6 +119,7 @@ def document_of(
         weibull: The Weibull model.
         prognosis: Of ``prognosis.judge_models``.
         left_out: Reason to number of knees, those of the regressions' time scale among them.
+        unknown: Of those whose event status is not there, the cohort's reason to number of knees.
         horizon_months: Incidence is told at each year, and at this.
     """
     ungrouped = int(np.sum([label is None for label in groups.of_knee]))
@@ -130,6 +133,7 @@ def document_of(
             "events": int(data.event.sum()),
         },
         "left_out": {**left_out, f"no_{groups.name}": ungrouped},
+        "unknown_by_reason": dict(unknown),
         "groups": {
             label: {"knees": int(of_group.sum()), "events": int(data.event[of_group].sum())}
             for label, of_group in _knees_of(groups)
@@ -147,8 +151,8 @@ def document_of(
         "weibull_aft": _aft_document(weibull),
         "prognosis": dict(prognosis),
         "notes": [
-            *_notes(left_out, ungrouped, groups),
-            *_notes_on_prognosis(prognosis["left_out"]),
+            *_notes(left_out, unknown, ungrouped, groups),
+            *_notes_on_prognosis(prognosis),
             *dict.fromkeys([*cox.notes, *weibull.notes]),
         ],
         "limits": _limits(data.outcome, estimators),
@@ -243,9 +247,12 @@ def flat(term: Mapping[str, Any], ratio: str) -> dict[str, Any]:
     return {**term, **estimate, ratio: estimate.pop("value")}
 
 
-def _notes(left_out: Mapping[str, int], ungrouped: int, groups: Groups) -> list[str]:
+def _notes(
+    left_out: Mapping[str, int], unknown: Mapping[str, int], ungrouped: int, groups: Groups
+) -> list[str]:
+    reasons = ", ".join(f"{number} {reason}" for reason, number in unknown.items())
     counted = [
-        (left_out["unknown"], "were left out: whether they have the event is unknown"),
+        (left_out["unknown"], f"were left out, not at risk or never judged: {reasons}"),
         (left_out["no_follow_up"], "were left out: they were never seen after baseline"),
         (left_out.get("no_age", 0), "have no age, which is the time, and are in no regression"),
         (ungrouped, f"have no {groups.name} and no curve"),
@@ -256,16 +263,16 @@ def _notes(left_out: Mapping[str, int], ungrouped: int, groups: Groups) -> list[
     return notes
 
 
-def _notes_on_prognosis(left_out: Mapping[str, int]) -> list[str]:
+def _notes_on_prognosis(prognosis: Mapping[str, Any]) -> list[str]:
+    left_out = prognosis["left_out"]
+    alone = "Cox models and differences from them are judged without these"
+    nobody = "no model is judged on them"
+    is_given = prognosis.get("shown") == PREDICTIONS
     counted = [
-        (left_out["no_prediction"], "have no prediction"),
-        (left_out["no_covariate"], "lack a covariate"),
+        (left_out["no_prediction"], f"have no prediction, and {nobody}"),
+        (left_out["no_covariate"], f"lack a covariate, and {alone if is_given else nobody}"),
     ]
-    return [
-        f"Prognosis: {number} knees {what}, and no model is judged on them."
-        for number, what in counted
-        if number
-    ]
+    return [f"Prognosis: {number} knees {what}." for number, what in counted if number]
 
 
 def _limits(outcome: Outcome, estimators: Estimators) -> list[str]:

@@ -332,11 +332,17 @@ def test_knees_that_were_never_seen_again_are_left_out_and_counted(
     cohort.loc[free[:3], "jsl_48m_lower_months"] = 0.0
     cohort.loc[free[3:7], "jsl_48m_event_observed"] = pd.NA
     cohort.loc[free[3:7], "jsl_48m"] = pd.NA
+    # not at risk is another thing than not known
+    cohort["jsl_48m_reason"] = None
+    cohort.loc[free[3:6], "jsl_48m_reason"] = "baseline_kl_4"
+    cohort.loc[free[6], "jsl_48m_reason"] = "no_baseline_reading"
     result = survive(write_cohort(cohort), tmp_path / "out", outcome=Outcome.JSL_48M)
     assert result.counts["knees"] == len(cohort) - 7
     document = json.loads((tmp_path / "out" / "survival.json").read_text())
     assert document["left_out"]["no_follow_up"] == 3
     assert document["left_out"]["unknown"] == 4
+    assert document["unknown_by_reason"] == {"baseline_kl_4": 3, "no_baseline_reading": 1}
+    assert any("3 baseline_kl_4, 1 no_baseline_reading" in note for note in result.notes)
 
 
 @pytest.mark.parametrize(
@@ -546,10 +552,12 @@ def test_knees_that_no_model_is_judged_on_are_counted_and_said(
     )
     prognosis = json.loads((tmp_path / "out" / "survival.json").read_text())["prognosis"]
     assert prognosis["left_out"] == {"no_prediction": 5, "no_covariate": 7}
-    assert prognosis["knees"] == len(cohort) - 12
+    assert prognosis["knees"] == len(cohort) - 5
+    assert prognosis["models"]["predictions"]["knees"] == len(cohort) - 5
+    assert prognosis["models"]["kl_grade"]["knees"] == len(cohort) - 12
     told = " ".join(result.notes)
-    assert "Prognosis: 5 knees have no prediction" in told
-    assert "Prognosis: 7 knees lack a covariate" in told
+    assert "Prognosis: 5 knees have no prediction, and no model is judged on them." in told
+    assert "Prognosis: 7 knees lack a covariate, and Cox models and differences" in told
 
 
 @pytest.mark.usefixtures("without_figures")
