@@ -13,11 +13,14 @@ from kneeoa_mm.analysis.results import as_json
 from kneeoa_mm.analysis.targets import KL, Target
 from kneeoa_mm.metrics import (
     OF_ONE_GRADE,
+    auroc,
+    auroc_within,
     binary_estimates,
     estimate,
     kl_estimates,
     of_one_grade,
     person_shares,
+    resample,
 )
 from kneeoa_mm.records import KL_CLASSES
 
@@ -81,6 +84,41 @@ def estimates_of(
             blocks=target.folds,
         )
     return {name: as_json(each) for name, each in found.items()}
+
+
+def beside_the_grade(
+    target: Target,
+    grades: NDArray[np.float64],
+    weights: NDArray[np.uint16],
+    *,
+    per_person: bool = False,
+) -> Estimates:
+    """How an outcome is ranked by the read grade alone, and how much better by the model.
+
+    The image that a model sees is the one that the grade was read from, so that its figure means
+    little without this one. Both are of the knees with a grade.
+
+    Args:
+        target: An outcome.
+        grades: Read grade of each knee, NaN where there is none, (n,).
+        weights: As in ``estimates_of``.
+        per_person: As in ``estimates_of``.
+
+    Returns:
+        ``auroc_of_kl_grade`` and ``auroc_above_kl_grade``; empty where no knee has a grade.
+    """
+    known = ~np.isnan(grades)
+    if not known.any():
+        return {}
+    judged = target.subset(known)
+    shares = person_shares(judged.persons) if per_person else None
+    area = auroc if judged.folds is None else auroc_within(judged.folds)
+    model, grade = (
+        resample(area, judged.truth, score, weights[known], shares=shares)
+        for score in (judged.probability, grades[known])
+    )
+    found = {"auroc_of_kl_grade": grade, "auroc_above_kl_grade": model - grade}
+    return {name: as_json(each.estimate()) for name, each in found.items()}
 
 
 def per_grade(target: Target, weights: NDArray[np.uint16]) -> dict[str, Estimates]:

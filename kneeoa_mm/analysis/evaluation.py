@@ -11,10 +11,12 @@ from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import Field
 
 from kneeoa_mm.analysis.estimates import (
     ESTIMANDS,
+    beside_the_grade,
     estimates_of,
     has_value,
     mark_exploratory,
@@ -174,7 +176,7 @@ def evaluate(
         )
         document["prespecified"] = plan and _judge_plan(document, plan)
         document["looks"] = _look(document, targets, factors, predictions, settings)
-        document["notes"] = notes_of(document, targets, table)
+        document["notes"] = notes_of(document, targets, factors)
         write_csv(_rows(document, targets), _COLUMNS, run / "metrics.csv")
         write_csv(_subgroup_rows(document, targets), _SUBGROUP_COLUMNS, run / "subgroups.csv")
         for target in targets:
@@ -246,6 +248,9 @@ def _figures(
             part[name] = estimates_of(
                 target, weights, thresholds=settings.thresholds, per_person=per_person
             )
+            if name != KL:
+                grades = _grades(factors, target)
+                part[name] |= beside_the_grade(target, grades, weights, per_person=per_person)
         if name == KL:
             parts["per_grade"] = per_grade(target, weights)
         parts["curves"][name] = curves_of(target)
@@ -258,6 +263,14 @@ def _figures(
             min_persons=settings.min_persons,
         )
     return parts
+
+
+def _grades(factors: pd.DataFrame, target: Target) -> NDArray[np.float64]:
+    """Read grade of each judged knee, NaN where there is none, (n,)."""
+    if "kl_grade" not in factors:
+        return np.full(len(target.knee_ids), np.nan)
+    grades = factors["kl_grade"].reindex(target.knee_ids)
+    return np.asarray(grades.to_numpy(np.float64, na_value=np.nan), dtype=np.float64)
 
 
 def _judge_plan(document: Mapping[str, Any], plan: Prespecified) -> dict[str, Any]:

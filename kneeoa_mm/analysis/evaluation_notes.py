@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from kneeoa_mm.analysis import looks, prespecified
-from kneeoa_mm.analysis.targets import Target
-from kneeoa_mm.records import UNKNOWN
+from kneeoa_mm.analysis.targets import KL, Target
+from kneeoa_mm.records import UNKNOWN, PredictionStatus
 
 
 def notes_of(
@@ -21,10 +21,14 @@ def notes_of(
     Args:
         document: What will be ``metrics.json``.
         targets: What was judged.
-        table: All predictions, judged or not.
+        table: All predictions, judged or not, with what the cohort knows of their knees.
     """
     notes = _of_source(document["provenance"].get("source_provenance", {}))
     notes += _of_knees(document["left_out"], targets)
+    for target in targets:
+        if target.name != KL:
+            notes += _of_lost_knees(target, document["left_out"]["no_truth"][target.name], table)
+            notes += _of_grade(target, document[target.name])
     if (table["subject_id"] == UNKNOWN).any():
         notes.append(
             "Some subjects are unknown: each of their knees counts as a person, so intervals may "
@@ -61,13 +65,43 @@ def _of_knees(left_out: Mapping[str, Any], targets: Sequence[Target]) -> list[st
         failed = ", ".join(f"{n} {status}" for status, n in left_out["not_ok"].items())
         notes.append(f"Knees without a prediction were left out: {failed}.")
     for target in targets:
-        if number := left_out["no_truth"][target.name]:
-            notes.append(f"{target.name}: {number} knees have no truth.")
+        if target.name == KL and (number := left_out["no_truth"][KL]):
+            notes.append(f"{KL}: {number} knees have no truth.")
         if number := left_out["no_prediction"][target.name]:
             notes.append(f"{target.name}: {number} knees have a truth but no probability.")
         if len(target.truth) and len(np.unique(target.truth)) < 2:
             notes.append(f"{target.name}: one class only, so there is no ROC curve.")
     return notes
+
+
+def _of_lost_knees(target: Target, lost: int, table: pd.DataFrame) -> list[str]:
+    """That knees without the outcome are left out, and where they are stood for."""
+    if not lost:
+        return []
+    why = ""
+    if (column := f"{target.name}_reason") in table:
+        is_judgeable = table["status"].eq(PredictionStatus.OK) & ~table["seen_in_training"]
+        of_lost = table.loc[is_judgeable & table[target.name].isna(), column].fillna("unknown")
+        why = (
+            " (" + ", ".join(f"{n} {reason}" for reason, n in of_lost.value_counts().items()) + ")"
+        )
+    weights = f"{target.name}_weight"
+    is_weighted = weights in table and table[weights].nunique() > 1
+    there = f"the cohort's weights ({weights})" if is_weighted else "the cohort's weights, if any,"
+    return [
+        f"{target.name}: complete cases. The {len(target.truth)} knees with the outcome each stand "
+        f"for themselves alone, and {lost} have none{why}. Where knees were lost, {there} are what "
+        "lets the others stand for them: `compare` counts knees by them."
+    ]
+
+
+def _of_grade(target: Target, figures: Mapping[str, Any]) -> list[str]:
+    if "auroc_of_kl_grade" in figures or not len(target.truth):
+        return []
+    return [
+        f"{target.name}: no knee has a read grade in the predictions or the cohort, so nothing "
+        "here says whether the model ranks knees better than that grade alone."
+    ]
 
 
 def _of_subgroups(subgroups: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from kneeoa_mm.analysis.evaluation import evaluate
 from kneeoa_mm.analysis.evaluation_figures import curves_of, draw
@@ -100,6 +100,58 @@ def test_knees_without_prediction_or_truth_are_counted_for_each_target(judge, ma
     assert left_out["not_ok"] == {"unreadable": 1}
     assert left_out["no_truth"] == {"kl": 3, "jsl_48m": 7}
     assert left_out["no_prediction"] == {"kl": 0, "jsl_48m": 1}
+
+
+def test_the_read_grade_alone_stands_beside_an_outcome(judge, make_predictions):
+    """Oracle: scikit-learn, on the knees with a grade, which was read from the same image."""
+    table = make_predictions()
+    table.loc[:20, "kl_grade"] = pd.NA
+    found = judge(table)["jsl_48m"]
+    graded = table.dropna(subset=["kl_grade"])
+    events = graded["jsl_48m"].to_numpy(int)
+    alone = roc_auc_score(events, graded["kl_grade"].to_numpy(int))
+    model = roc_auc_score(events, graded["jsl_48m_prob"])
+    assert found["auroc_of_kl_grade"]["value"] == pytest.approx(alone)
+    assert found["auroc_above_kl_grade"]["value"] == pytest.approx(model - alone)
+    assert found["auroc_of_kl_grade"]["n"] == len(graded)
+    assert found["auroc_above_kl_grade"]["ci_low"] < model - alone
+
+
+def test_a_model_that_says_the_grade_adds_nothing_to_it(judge, make_predictions):
+    """The draws of both are the same, so the interval of the difference is nought, too."""
+    table = make_predictions()
+    table["jsl_48m_prob"] = table["kl_grade"].astype(float) / 5
+    table["fold"] = pd.array(np.arange(len(table)) // 2 % 3, dtype="Int64")
+    above = judge(table)["jsl_48m"]["auroc_above_kl_grade"]
+    assert above["value"] == above["ci_low"] == above["ci_high"] == 0
+
+
+def test_the_read_grade_may_come_from_the_cohort(
+    judge, make_predictions, make_cohort, write_cohort
+):
+    table = make_predictions(120).drop(columns="kl_grade")
+    document = judge(table)
+    assert "auroc_of_kl_grade" not in document["jsl_48m"]
+    assert any("better than that grade alone" in note for note in document["notes"])
+    document = judge(table, cohort=write_cohort(make_cohort(120)))
+    assert document["jsl_48m"]["auroc_of_kl_grade"]["n"] == len(table)
+    assert not any("better than that grade alone" in note for note in document["notes"])
+
+
+def test_complete_cases_are_said_to_be(judge, make_predictions, make_cohort, write_cohort):
+    """Knees that were lost are not stood for here, though the cohort has weights for it."""
+    table, cohort = make_predictions(120), make_cohort(120)
+    assert not any("complete cases" in note for note in judge(table)["notes"])
+    table.loc[:6, "jsl_48m"] = pd.NA
+    table.loc[0, "seen_in_training"] = True
+    cohort.loc[:6, "jsl_48m_reason"] = ["lost"] * 5 + ["baseline_kl_4"] * 2
+    cohort["jsl_48m_weight"] = np.linspace(1, 2, len(cohort))
+    notes = judge(table, cohort=write_cohort(cohort))["notes"]
+    (note,) = [note for note in notes if "complete cases" in note]
+    assert "233 knees with the outcome" in note
+    assert "6 have none (4 lost, 2 baseline_kl_4)" in note
+    assert "(jsl_48m_weight)" in note
+    assert "`compare`" in note
 
 
 def test_the_voted_grade_is_judged_and_not_the_most_probable_one(judge, make_predictions):
@@ -276,7 +328,7 @@ def test_probabilities_that_do_not_sum_to_one_are_named_by_row(
 ):
     table = make_predictions()
     table.loc[7, "kl_prob_0"] = min(1.0, table.loc[7, "kl_prob_0"] + 0.3)
-    with pytest.raises(TableError, match=r"such as 7: sum"):
+    with pytest.raises(TableError, match=r"row\(s\) 7: the first sum is 1.3"):
         evaluate(write_predictions(table), tmp_path / "out")
 
 

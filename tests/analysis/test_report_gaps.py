@@ -167,3 +167,17 @@ def test_an_external_validation_and_a_plan_are_shown(make_predictions, tmp_path)
     assert "Look 3 at these held-out knees" in text
     assert "Brier score *" in text
     assert "* Not named by the pre-specification: exploratory." in text
+
+
+def test_an_outcome_is_shown_beside_the_grade_alone_and_as_complete_cases(
+    make_predictions, tmp_path
+):
+    table = make_predictions(20)
+    table.loc[:2, "jsl_48m"] = pd.NA
+    path = write_table(table, PREDICTIONS, tmp_path / "predictions.parquet")
+    evaluate(path, tmp_path / "evaluation", n_boot=20)
+    text = told(tmp_path / "evaluation", out=tmp_path / "r.html")
+    found = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())["jsl_48m"]
+    alone = f"{found['auroc_of_kl_grade']['value']:.2f}"
+    assert f"Joint-space loss: AUROC of KL grade alone {alone}" in text, "among the headlines"
+    assert "complete cases, 3 knees without the outcome left out" in text, "in the methods"

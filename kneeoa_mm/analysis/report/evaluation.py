@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kneeoa_mm.analysis.evaluation import FIGURES_FOLDER, METRICS_FILE
@@ -17,10 +17,13 @@ from kneeoa_mm.analysis.results import from_json, sha256_of
 from kneeoa_mm.analysis.targets import KL
 from kneeoa_mm.records import Estimate, Outcome
 
-HAS_NO_BAR = ("mae", "brier", "ece", "set_size", "scaled", "calibration", "net_benefit", "treat")
+HAS_NO_BAR = (
+    *("mae", "brier", "ece", "set_size", "scaled", "calibration", "net_benefit", "treat"),
+    "auroc_above",
+)
 """Starts of the names of metrics that do not run from 0 to 1, or are good where they are small."""
 _HEADLINE_METRICS = {KL: ("accuracy", "qwk", "auroc")}
-_OUTCOME_HEADLINE = ("auroc", "auprc")
+_OUTCOME_HEADLINE = ("auroc", "auroc_of_kl_grade", "auprc")
 _EXPLORATORY = "* Not named by the pre-specification: exploratory."
 
 
@@ -169,6 +172,7 @@ def _tell(section: Section, document: Mapping[str, Any], targets: list[str]) -> 
     section.methods.append(
         f"Intervals are {intervals} ({draws} draws, seed {settings.get('seed', '?')})."
     )
+    _tell_complete_cases(section, document, targets)
     section.tell("performance", _performance(document, targets), METRICS_FILE)
     _tell_unseen(section, document)
     if document.get("confusion_matrix"):
@@ -182,6 +186,21 @@ def _tell(section: Section, document: Mapping[str, Any], targets: list[str]) -> 
         section.tell("net_benefit", text, METRICS_FILE)
         stated = settings.get("thresholds_stated", "nobody says how")
         section.tell("thresholds", f"Risks stated {stated}: {', '.join(risks)}", METRICS_FILE)
+
+
+def _tell_complete_cases(
+    section: Section, document: Mapping[str, Any], targets: Sequence[str]
+) -> None:
+    """That knees without the outcome are left out, and nothing stands for them."""
+    lost = document.get("left_out", {}).get("no_truth", {})
+    texts = [
+        f"{title_of(target)}: complete cases, {counted(lost[target], 'knee')} without the outcome "
+        "left out and not stood for by weights"
+        for target in targets
+        if target != KL and target in lost
+    ]
+    section.tell("missing", "; ".join(texts), METRICS_FILE)
+    section.methods += [f"{text}." for text in texts]
 
 
 def _tell_unseen(section: Section, document: Mapping[str, Any]) -> None:
@@ -204,9 +223,9 @@ def _tell_unseen(section: Section, document: Mapping[str, Any]) -> None:
 def _performance(document: Mapping[str, Any], targets: list[str]) -> str:
     texts = []
     for target in targets:
-        found = document[target].get("qwk" if target == KL else "auroc")
-        if found is not None:
-            tile = tile_of("", from_json(found))
-            name = METRIC_NAMES["qwk" if target == KL else "auroc"]
-            texts.append(f"{title_of(target)}: {name} {tile.value} ({tile.detail})")
+        for name in ("qwk",) if target == KL else ("auroc", "auroc_of_kl_grade"):
+            if found := document[target].get(name):
+                tile = tile_of("", from_json(found))
+                text = f"{METRIC_NAMES[name]} {tile.value} ({tile.detail})"
+                texts.append(f"{title_of(target)}: {text}")
     return "; ".join(texts)

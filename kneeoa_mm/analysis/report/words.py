@@ -35,6 +35,8 @@ METRIC_NAMES: Mapping[str, str] = {
     "specificity": "Specificity",
     "net_benefit": "Net benefit",
     "treat_all": "Net benefit of treating all",
+    "auroc_of_kl_grade": "AUROC of KL grade alone",
+    "auroc_above_kl_grade": "AUROC above that of KL grade alone",
     "auroc_kl_1_to_3": "AUROC, KL 1 to 3",
     "auroc_within_kl": "AUROC within each KL grade",
     "auroc_within_kl_1_to_3": "AUROC within each of KL 1 to 3",
