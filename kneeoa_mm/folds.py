@@ -12,7 +12,18 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from kneeoa_mm.errors import InputError, LeakError
 
-_MAX_SUBJECTS_LISTED = 5
+TEST = "test"
+"""The part of a split that is held out."""
+SPLITS = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": TEST,
+    "auto_test": TEST,
+}
+"""Name of a folder, or in a table, to the part of the split it stands for."""
+_MAX_LISTED = 5
 _FOLDS_OF_A_SHARE = 10
 """So many folds come within three hundredths of any share below a half."""
 
@@ -115,11 +126,47 @@ def folds_of(
         raise InputError(
             "The folds lack some subjects.",
             expected="one fold for each subject",
-            found=f"{len(absent)} without, such as {', '.join(absent[:_MAX_SUBJECTS_LISTED])}",
+            found=f"{len(absent)} without, such as {', '.join(absent[:_MAX_LISTED])}",
             where=where,
             fix="make the folds anew from the whole cohort, or drop these subjects",
         )
     return np.asarray(found, dtype=np.int64)
+
+
+def in_test_part(splits: pd.Series) -> pd.Series:
+    """Whether a column ``split`` puts each row into the held-out part, by any of its names.
+
+    Args:
+        splits: Names as in ``SPLITS``, in any case; others are of no part.
+    """
+    return _part_names(splits).map(SPLITS).eq(TEST).fillna(False).astype(bool)
+
+
+def _part_names(splits: pd.Series) -> pd.Series:
+    return splits.astype("string").str.strip().str.lower()
+
+
+def parts_of(splits: pd.Series, *, where: object) -> pd.Series:
+    """The parts that a column ``split`` names: ``train``, ``val``, ``test`` or missing.
+
+    Args:
+        splits: Names as in ``SPLITS``, in any case.
+        where: Named in the error.
+
+    Raises:
+        InputError: There is another name; taken for a part to learn from, it could leak.
+    """
+    names = _part_names(splits)
+    strange = sorted(set(splits[names.notna() & ~names.isin(list(SPLITS))].astype(str)))
+    if strange:
+        raise InputError(
+            "The split names a part that is none.",
+            expected=", ".join(SPLITS),
+            found=", ".join(strange[:_MAX_LISTED]),
+            where=where,
+            fix="correct the column split, or leave it empty for knees to learn from",
+        )
+    return names.map(SPLITS).astype(object)
 
 
 def refuse_shared_subjects(parts: Mapping[str, Sequence[str]], *, where: object = "") -> None:
@@ -141,7 +188,7 @@ def refuse_shared_subjects(parts: Mapping[str, Sequence[str]], *, where: object 
                     "A subject stands in two parts of the split.",
                     expected="each subject in one part",
                     found=f"{len(shared)} in both {first} and {second}: "
-                    + ", ".join(shared[:_MAX_SUBJECTS_LISTED]),
+                    + ", ".join(shared[:_MAX_LISTED]),
                     where=where,
                     fix="move all images of a subject into one part",
                 )

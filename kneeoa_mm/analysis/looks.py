@@ -18,12 +18,11 @@ import pandas as pd
 
 from kneeoa_mm import __version__
 from kneeoa_mm.errors import InputError
+from kneeoa_mm.folds import TEST, in_test_part
 from kneeoa_mm.run_folder import CONFIG_FILE
 
 SUFFIX = ".looks.jsonl"
-HELD_OUT = "test"
-"""Name of the part of a split that is held out."""
-_OF_THE_SPLIT = f"split {HELD_OUT}"
+_OF_THE_SPLIT = f"split {TEST}"
 
 
 def log_beside(predictions: Path) -> Path:
@@ -40,10 +39,10 @@ def log_beside(predictions: Path) -> Path:
 
 
 def held_out_knees(table: pd.DataFrame) -> list[str]:
-    """``knee_id`` of the rows whose ``split`` is the part that was held out."""
+    """``knee_id`` of the rows that ``split`` puts into the part that was held out, by any name."""
     if "split" not in table:
         return []
-    return sorted(table.loc[table["split"].eq(HELD_OUT).fillna(False), "knee_id"].astype(str))
+    return sorted(table.loc[in_test_part(table["split"]), "knee_id"].astype(str))
 
 
 def log_look(

@@ -37,9 +37,11 @@ from kneeoa_mm.cohort.readings import (
     why_unread_at_baseline,
 )
 from kneeoa_mm.cohort.search import find_sources
+from kneeoa_mm.cohort.sources import hashes_of
 from kneeoa_mm.cohort.unread import film_reasons, unmatched_ids
 from kneeoa_mm.cohort_spec import EXCLUDE, CohortSpec
 from kneeoa_mm.errors import InputError
+from kneeoa_mm.folds import parts_of
 from kneeoa_mm.identifiers import Identifiers
 from kneeoa_mm.records import KneeKey, Laterality, Outcome
 from kneeoa_mm.schemas import COHORT, KL_READINGS, check
@@ -63,6 +65,7 @@ class Assembled:
         histories: What is known of each row's knee.
         followed_months: Until when each row's knee was followed for the value of each outcome.
         attrition: Who was left out.
+        source_hashes: SHA-256 of each source file by its place in the folder.
         unmatched: Subjects and images that have no match.
         notes: What a person should know.
     """
@@ -75,6 +78,7 @@ class Assembled:
     histories: list[KneeHistory]
     followed_months: pd.DataFrame
     attrition: Attrition
+    source_hashes: dict[str, str]
     unmatched: pd.DataFrame
     notes: tuple[str, ...]
 
@@ -97,7 +101,8 @@ def assemble(tables: Path, spec: CohortSpec, identifiers: Identifiers) -> Assemb
     refuse_unsaid_landmark(spec)
     refuse_late_factors(spec)
     refuse_projects(spec)
-    sources = harmonise(find_sources(tables, spec), spec)
+    found = find_sources(tables, spec)
+    sources = harmonise(found, spec)
     kl_horizon = spec.outcomes.kl_horizon_months
     width, jsw_horizon = spec.outcomes.width, spec.outcomes.jsl_horizon_months
     for readings, value, setting in (
@@ -137,6 +142,7 @@ def assemble(tables: Path, spec: CohortSpec, identifiers: Identifiers) -> Assemb
         [histories[place] for place in order],
         followed_months(records).loc[order].reset_index(drop=True),
         attrition,
+        hashes_of(found, tables),
         unmatched_ids(enrolled, sources.strangers, identifiers),
         (
             *sources.notes,
@@ -222,6 +228,8 @@ def _baseline(
         ["; ".join(own + later) or None for own, later in zip(reasons_of, of_films, strict=True)],
         dtype=object,
     )
+    if "split" in cohort:
+        cohort["split"] = parts_of(cohort["split"], where="split")
     carried = [name for name in ("lateral_predominant", *_CARRIED) if name in cohort]
     return cohort[[*KNEE, *names, *carried, "missing_reasons"]].assign(months=0)
 

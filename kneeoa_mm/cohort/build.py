@@ -91,7 +91,13 @@ def build_cohort(
     with open_run(out, config_yaml=run.to_yaml(), overwrite=overwrite):
         digest = run.digest()
         outputs = {
-            "cohort": write_table(cohort, COHORT, out / "cohort.parquet", config_digest=digest),
+            "cohort": write_table(
+                cohort,
+                COHORT,
+                out / "cohort.parquet",
+                config_digest=digest,
+                extra={"sources": made.source_hashes},
+            ),
             "export": write_table(cohort, COHORT, out / "cohort.csv"),
             "kl_readings": write_table(
                 made.readings, KL_READINGS, out / "kl_readings.parquet", config_digest=digest

@@ -7,8 +7,9 @@ names in any case, coded cells such as ``1: Right``, and codes that say why a va
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -103,6 +104,16 @@ class Source:
         if self.path.suffix.casefold() == SAS_SUFFIX:
             return sas_rows(self.path, header_only=header_only)
         return text_rows(self.path, self.separator)
+
+
+def hashes_of(sources: Iterable[Source], folder: Path) -> dict[str, str]:
+    """SHA-256 of each file by its place below ``folder``, so that a release can be told again."""
+    found = {}
+    for path in sorted({source.path for source in sources}):
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        found[path.relative_to(folder).as_posix()] = digest
+    return found
 
 
 def header_of(rows: Iterator[Row]) -> list[str]:

@@ -10,21 +10,11 @@ import pandas as pd
 
 from kneeoa_mm import schemas, tables
 from kneeoa_mm.errors import InputError
-from kneeoa_mm.folds import refuse_shared_subjects
+from kneeoa_mm.folds import SPLITS, parts_of, refuse_shared_subjects
 from kneeoa_mm.progress import say
 from kneeoa_mm.records import UNKNOWN, KLGrade, KneeKey, Laterality, subject_and_side
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
-SPLITS = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "auto_test": "test",
-}
-"""Name of a folder, or in a table, to the part of the split it stands for."""
-
 _GRADE_FOLDER = re.compile(r"^(?P<grade>\d+)(?:\D.*)?$")
 _GRADES = set(map(int, KLGrade))
 _MAX_LISTED = 5
@@ -59,29 +49,6 @@ def read_knees(
     if data.is_file() or (data / "knees.parquet").is_file():
         return _read_table(data if data.is_file() else data / "knees.parquet")
     return _read_folder(data, allow_ungrouped=allow_ungrouped, grades_optional=grades_optional)
-
-
-def parts_of(splits: pd.Series, *, where: Path) -> pd.Series:
-    """The parts that a column ``split`` names: ``train``, ``val``, ``test`` or missing.
-
-    Args:
-        splits: Names as in ``SPLITS``, in any case.
-        where: Named in the error.
-
-    Raises:
-        InputError: There is another name; taken for a part to learn from, it could leak.
-    """
-    names = splits.astype("string").str.strip().str.lower()
-    strange = sorted(set(splits[names.notna() & ~names.isin(list(SPLITS))].astype(str)))
-    if strange:
-        raise InputError(
-            "The split names a part that is none.",
-            expected=", ".join(SPLITS),
-            found=", ".join(strange[:_MAX_LISTED]),
-            where=where,
-            fix="correct the column split, or leave it empty for knees to learn from",
-        )
-    return names.map(SPLITS).astype(object)
 
 
 def _read_table(path: Path) -> pd.DataFrame:

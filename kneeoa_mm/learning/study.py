@@ -12,9 +12,9 @@ from torch import Tensor
 from kneeoa_mm import schemas, tables
 from kneeoa_mm.cohort_spec import horizon_in
 from kneeoa_mm.errors import ConfigError, InputError, LeakError
+from kneeoa_mm.folds import parts_of
 from kneeoa_mm.learning.event_times import observed_of
 from kneeoa_mm.learning.losses import grade_targets
-from kneeoa_mm.learning.sources import parts_of
 from kneeoa_mm.learning.splits import Split
 from kneeoa_mm.records import KneeKey, Outcome
 from kneeoa_mm.run_folder import CONFIG_FILE

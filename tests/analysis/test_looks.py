@@ -6,10 +6,11 @@ import hashlib
 import json
 import shutil
 
+import pandas as pd
 import pytest
 
 from kneeoa_mm.analysis.evaluation import evaluate
-from kneeoa_mm.analysis.looks import log_look
+from kneeoa_mm.analysis.looks import held_out_knees, log_look
 from kneeoa_mm.errors import InputError
 from kneeoa_mm.run_folder import open_run
 from kneeoa_mm.schemas import PREDICTIONS
@@ -93,3 +94,11 @@ def test_a_look_that_cannot_be_logged_is_refused(tmp_path):
     log.write_text("no JSON\n")
     with pytest.raises(InputError, match="could not be logged"):
         log_look(log, command="evaluate", run="kl", predictions_sha256="", knees=["a"], metrics=())
+
+
+def test_held_out_by_any_name_of_the_test_part_is_held_out():
+    """The graded collections call it auto_test, too; what is no part, or missing, is not held."""
+    splits = ["test", "auto_test", " Test", "train", "val", "elsewhere", None]
+    table = pd.DataFrame({"knee_id": list("abcdefg"), "split": splits})
+    assert held_out_knees(table) == ["a", "b", "c"]
+    assert held_out_knees(table.drop(columns="split")) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -159,6 +160,15 @@ def test_folds_hold_each_subject_once(cohort: Path) -> None:
     folds = read_table(cohort / "folds.parquet", FOLDS)
     assert sorted(folds["subject_id"]) == sorted(set(_read(cohort)["subject_id"]))
     assert set(folds["fold"]) == set(range(5))
+
+
+def test_the_table_tells_the_hash_of_each_file_that_it_was_made_of(
+    cohort: Path, release: Release
+) -> None:
+    sources = read_provenance(cohort / "cohort.parquet")["sources"]
+    assert sources == {
+        name: hashlib.sha256(text.encode("latin-1")).hexdigest() for name, text in release.items()
+    }
 
 
 def test_the_export_and_the_configuration_say_the_same_as_the_table(cohort: Path) -> None:

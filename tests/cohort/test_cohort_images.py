@@ -103,6 +103,22 @@ def test_knees_without_their_image_are_counted_and_none_at_all_is_refused(
         build_cohort(collection, tmp_path / "again", spec=spec, folds=2)
 
 
+def test_every_name_of_the_test_part_is_test_in_the_cohort(
+    collection: Path, tmp_path: Path
+) -> None:
+    """Looks at held-out knees are counted by that name, whatever the release calls the part."""
+    file = collection / "kl_time_to_progression.csv"
+    text = file.read_text().replace(",val,", ",auto_test,")
+    file.write_text(text)
+    build_cohort(collection, tmp_path / "out", spec=read_cohort_spec("mendeley"), folds=3)
+    cohort = read_table(tmp_path / "out" / "cohort.parquet", COHORT)
+    assert cohort["split"].value_counts().to_dict() == {"train": 8, "test": 4}
+    assert set(read_table(tmp_path / "out" / "knees.parquet", KNEES)["split"]) == {"train", "test"}
+    file.write_text(text.replace(",auto_test,", ",elsewhere,"))
+    with pytest.raises(InputError, match="elsewhere"):
+        build_cohort(collection, tmp_path / "no", spec=read_cohort_spec("mendeley"), folds=3)
+
+
 def test_one_image_in_two_parts_of_the_split_stops_the_cohort(
     collection: Path, tmp_path: Path
 ) -> None:
