@@ -84,6 +84,22 @@ def test_a_run_is_named_by_what_it_was_told(tmp_path):
     ]
 
 
+def test_the_other_knees_grade_alone_is_not_called_clinical_factors(tmp_path):
+    """Nor is it said to have been imputed: a reading never is."""
+    told = _models(
+        **{
+            "clinical": "contralateral_kl_grade; logistic regression",
+            "clinical+kl": "KL grade as read, contralateral_kl_grade",
+        }
+    )
+    section = _section(tmp_path, **told)
+    assert [row[0] for row in section.tables[0].rows] == [
+        "KL grade of the other knee alone (logistic)",
+        "KL grade of the other knee and KL grade",
+    ]
+    assert "imputation" not in " ".join(section.methods)
+
+
 def test_two_runs_that_were_told_the_same_keep_apart(tmp_path):
     """The figure has one line a name."""
     section = _section(tmp_path, **_models(image="image", fused="image"))

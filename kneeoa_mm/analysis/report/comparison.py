@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kneeoa_mm.analysis import figures
@@ -34,6 +34,7 @@ COMPARE_FILE = "compare.json"
 _BEST_POSSIBLE = {"image": "image", "clinical": "clinical", "fused": "both"}
 _WITHOUT_READING = "_without_reading"
 """Ends the name of a run as it is where no grade was read."""
+_READINGS = ("kl_grade", "contralateral_kl_grade")
 _WITHOUT_IMAGE = ("clinical", "kl_grade")
 _MAIN = ("auroc", "auprc", "auprc_baseline", "brier")
 _PAIRED = {
@@ -223,7 +224,7 @@ def _tell(section: Section, document: Mapping[str, Any], names: Mapping[str, str
         f"These models were compared on the same {size}: {'; '.join(shown)}. Differences of AUROC "
         "were tested by DeLong's test with persons as clusters."
     )
-    section.methods += _weighting(document) + _imputation(names)
+    section.methods += _weighting(document) + _imputation(document.get("inputs", {}))
 
 
 def _weighting(document: Mapping[str, Any]) -> list[str]:
@@ -240,9 +241,10 @@ def _weighting(document: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _imputation(names: Iterable[str]) -> list[str]:
-    """What stood for missing factors (docs/decisions/0024); nothing without clinical factors."""
-    if not {"clinical", "clinical+kl", "clinical+kl+grader"} & set(names):
+def _imputation(inputs: Mapping[str, Any]) -> list[str]:
+    """What stood for missing factors (docs/decisions/0024); nothing where none can be imputed."""
+    factors = str(inputs.get("clinical", "")).partition(";")[0].split(", ")
+    if not set(factors) - {"", *_READINGS}:
         return []
     return [
         "Where a clinical factor was missing, the logistic models were fitted on several draws of "

@@ -217,7 +217,8 @@ def _tell_fit(section: Section, card: Mapping[str, Any], config: Mapping[str, An
     section.tell("procedure", f"{_name(section)}: {told}", "config.yaml")
     section.tell("selection", f"{_name(section)}: {chosen}", "config.yaml")
     section.methods.append(f"It was trained with {told}; {chosen}.")
-    section.tell("overfitting", listed(guards(card, config)), "config.yaml")
+    if used := guards(card, config):
+        section.tell("overfitting", f"{_name(section)}: {listed(used)}", "config.yaml")
     if (balance := config.get("balance", "none")) in _BALANCED:
         section.tell("imbalance", f"{_name(section)}: {_BALANCED[balance]}", "config.yaml")
 

@@ -54,7 +54,9 @@ MODEL_NAMES: Mapping[str, str] = {
     "clinical+kl+grader": "Clinical factors, KL grade and the grader's probabilities",
 }
 """The simple models of a comparison; a run is named by what it was told."""
-_OTHER_KNEE = "contralateral_kl_grade"
+_OTHER_KNEE, _NAME_OF_OTHER = "contralateral_kl_grade", "KL grade of the other knee"
+_GRADES_IN_WORDS = {"KL grade as read", "KL grade as read and the grader's log-probabilities"}
+"""What a simple model with clinical factors is told beside them."""
 _OWN_NAMES = ("image", "fused")
 """Names of runs that say no more than their inputs do."""
 _WIDTHS = {
@@ -104,16 +106,21 @@ def model_name(name: str, inputs: str = "") -> str:
         'Image, KL grade as read and clinical factors'
         >>> model_name("resnet", "image, no reading of either knee")
         'Image only, without a reading (resnet)'
+        >>> model_name("clinical+kl", "KL grade as read, contralateral_kl_grade")
+        'KL grade of the other knee and KL grade'
     """
+    seen, *others = inputs.partition(";")[0].split(", ")
     if name in MODEL_NAMES:
-        return MODEL_NAMES[name]
-    seen, *others = inputs.split(", ")
+        has_factors = name.startswith("clinical")
+        is_reading_alone = has_factors and {seen, *others} - _GRADES_IN_WORDS == {_OTHER_KNEE}
+        label = MODEL_NAMES[name]
+        return label.replace("Clinical factors", _NAME_OF_OTHER) if is_reading_alone else label
     if seen != "image":
         return "The fused model" if name == "fused" else name
     grades = [each for each in others if each.startswith("KL grade")]
     unread = [each for each in others if each.startswith("no reading")]
     factors = [each for each in others if each not in {*grades, *unread}]
-    told = "KL grade of the other knee" if factors == [_OTHER_KNEE] else "clinical factors"
+    told = _NAME_OF_OTHER if factors == [_OTHER_KNEE] else "clinical factors"
     parts = ["Image", *grades, *([told] if factors else [])]
     label = listed(parts) if len(parts) > 1 else "Image only"
     label += ", without a reading" if unread else ""
