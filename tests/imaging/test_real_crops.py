@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kneeoa_mm.errors import ItemError
 from kneeoa_mm.identifiers import Identifiers
+from kneeoa_mm.imaging import yolo
 from kneeoa_mm.imaging.closeup import close_up, picture_flags
-from kneeoa_mm.imaging.detector import JointDetection
 from kneeoa_mm.imaging.films import process_film
 from kneeoa_mm.imaging.identity import Naming
 from kneeoa_mm.imaging.quality import QCFlag
-from kneeoa_mm.imaging.radiograph import Pixels
-from kneeoa_mm.records import Box, Laterality, PixelSpacing
+from kneeoa_mm.records import Box, Laterality
 from kneeoa_mm.settings import PreprocessConfig
 
 pytestmark = pytest.mark.real_data
@@ -26,25 +26,24 @@ JOINT = Box(22, 40, 202, 220)
 """Of the average crop: a plateau of 0.80 of the frame, the joint at 0.58 of its height."""
 
 
-class _Average:
-    name, min_score = "average", 0.0
-
-    def detect(self, pixels: Pixels, spacing: PixelSpacing | None) -> list[JointDetection]:
-        return [JointDetection(JOINT, None, 1.0)]
+@pytest.fixture(scope="module")
+def archive(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the crops of one archive."""
+    folder = tmp_path_factory.mktemp("real")
+    with tarfile.open(real_data / "knee_kl224-trainval-2.tar") as packed:
+        packed.extractall(folder, filter="data")
+    return folder / "knee_kl224"
 
 
 @pytest.fixture(scope="module")
-def crops(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Path, bool]:
+def crops(real_data: Path, archive: Path) -> dict[Path, bool]:
     """All negatives of an archive and every eighth other crop: path, and whether it is one."""
-    folder = tmp_path_factory.mktemp("real")
-    with tarfile.open(real_data / "knee_kl224-trainval-2.tar") as archive:
-        archive.extractall(folder, filter="data")
     with (real_data / "knees.csv").open(newline="") as stream:
         negative = {
             row["path"]: row["suspected_inverted"] == "True" for row in csv.DictReader(stream)
         }
-    paths = sorted((folder / "knee_kl224").rglob("*.png"))
-    told = [(path, negative[path.relative_to(folder / "knee_kl224").as_posix()]) for path in paths]
+    paths = sorted(archive.rglob("*.png"))
+    told = [(path, negative[path.relative_to(archive).as_posix()]) for path in paths]
     return {path: is_one for index, (path, is_one) in enumerate(told) if is_one or index % 8 == 0}
 
 
@@ -62,15 +61,33 @@ def test_negatives_are_told_and_few_others_flagged(crops: dict[Path, bool]) -> N
     assert np.mean(others) <= 0.02
 
 
-def test_crops_are_left_alone_to_the_grey(crops: dict[Path, bool]) -> None:
-    naming, config = Naming(Identifiers(None)), PreprocessConfig()
-    for path in list(crops)[:20]:
-        film = process_film(path, path.name, config=config, naming=naming, detector=_Average())
-        (knee,) = film.knees
-        grey = np.asarray(Image.open(path), dtype=np.uint16) * 257
+@pytest.mark.yolo
+@pytest.mark.skipif(not yolo.is_installed(), reason="needs the extra yolo")
+def test_ready_crops_are_found_as_such_and_left_alone_to_the_grey(archive: Path) -> None:
+    """With the shipped detector, on crops that it never saw.
+
+    Of all 826 it keeps 823 and flags 32 as cut off; docs/how-to/preprocess.md promises so much.
+    """
+    naming, config, detector = Naming(Identifiers(None)), PreprocessConfig(), yolo.YoloDetector()
+    paths = sorted((archive / "val").rglob("*.png"))[::4]
+    kept, cut_off = [], []
+    for path in paths:
+        try:
+            film = process_film(path, path.name, config=config, naming=naming, detector=detector)
+        except ItemError:
+            kept.append(False)
+            continue
         is_left = path.stem.endswith("L")
-        assert knee.laterality is (Laterality.LEFT if is_left else Laterality.RIGHT)
-        assert film.identity.subject_id == path.stem[:-1]
-        np.testing.assert_array_equal(knee.image, grey[:, ::-1] if is_left else grey)
-        assert {QCFlag.ALREADY_CROPPED, QCFlag.SPACING_NONE} <= set(knee.flags)
-        assert QCFlag.JOINT_CUT_OFF not in knee.flags
+        flags = set(film.knees[0].flags)
+        kept.append(QCFlag.ALREADY_CROPPED in flags)
+        cut_off.append(QCFlag.JOINT_CUT_OFF in flags)
+        if kept[-1]:
+            (knee,) = film.knees
+            grey = np.asarray(Image.open(path), dtype=np.uint16) * 257
+            np.testing.assert_array_equal(knee.image, grey[:, ::-1] if is_left else grey)
+            assert knee.laterality is (Laterality.LEFT if is_left else Laterality.RIGHT)
+            assert film.identity.subject_id == path.stem[:-1]
+            assert QCFlag.SPACING_NONE in flags
+    assert len(paths) >= 40
+    assert np.mean(kept) >= 0.97
+    assert np.mean(cut_off) <= 0.1
