@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from kneeoa_mm.analysis import survival
 from kneeoa_mm.analysis.competing import cox_incidences, until_rivals, with_rivals
 from kneeoa_mm.analysis.given_risks import read_given
 from kneeoa_mm.analysis.nonparametric import cumulative_incidence
@@ -219,3 +221,30 @@ def test_risks_of_a_model_of_times_alone_are_taken_for_incidences(
         )
         assert read.predicted.is_incidence is is_incidence
         assert read.predicted.of(table["knee_id"].iloc[:3]).is_incidence is is_incidence
+
+
+def test_incidences_of_replacement_are_held_against_a_world_with_death(
+    make_cohort, make_predictions, write_cohort, write_predictions, monkeypatch, tmp_path
+):
+    """Oracle: Aalen-Johansen on the third of lowest risk, whose dead are in the cohort's table."""
+    monkeypatch.setattr(survival, "_draw", lambda *_: ())
+    cohort = make_cohort()
+    risk = np.random.default_rng(0).random(len(cohort))
+    table = make_predictions(n_persons=120).assign(tkr_prob=risk, tkr_cif_48=risk)
+    survival.survive(
+        write_cohort(cohort),
+        tmp_path / "out",
+        outcome="tkr",
+        predictions=write_predictions(table),
+        n_boot=0,
+    )
+    found = json.loads((tmp_path / "out" / "survival.json").read_text())["prognosis"]
+    third = cohort[risk <= np.quantile(risk, 1 / 3)]
+    event = third["tkr_event_observed"].to_numpy(int)
+    months = third["tkr_upper_months"].fillna(third["tkr_lower_months"]).to_numpy()
+    died = (event == 0) & third["death_months"].notna().to_numpy()
+    persons = third["subject_id"].to_numpy(str)
+    competing = cumulative_incidence(months, np.where(died, 2, event), persons)
+    (row,) = [row for row in found["calibration"] if row["group"] == "lowest third"]
+    assert row["observed"]["value"] == pytest.approx(competing.at(48).value)
+    assert row["observed"]["value"] < cumulative_incidence(months, event, persons).at(48).value
