@@ -29,9 +29,9 @@ from sklearn import metrics as sk  # noqa: E402
 from sklearn.linear_model import LogisticRegression  # noqa: E402
 
 from kneeoa_mm import metrics  # noqa: E402
+from kneeoa_mm.atomic_files import write_json  # noqa: E402
 from kneeoa_mm.metrics import Metric  # noqa: E402
 from kneeoa_mm.progress import say  # noqa: E402
-from kneeoa_mm.run_folder import write_json  # noqa: E402
 
 Oracle = Callable[[Any, Any], float]
 PACKAGES = ("numpy", "scikit-learn")

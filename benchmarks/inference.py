@@ -23,11 +23,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from kneeoa_mm.atomic_files import write_json
 from kneeoa_mm.learning import onnx_graph
 from kneeoa_mm.learning.inference import to_probabilities
 from kneeoa_mm.learning.models import Model, load_ensemble
 from kneeoa_mm.progress import say
-from kneeoa_mm.run_folder import write_json
 
 BATCH_SIZES = (1, 8, 32)
 """One knee, as many as ``predict`` asks for at a time, and many."""

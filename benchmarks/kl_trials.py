@@ -21,10 +21,10 @@ import numpy as np
 import pandas as pd
 
 from kneeoa_mm import __version__, schemas, tables
+from kneeoa_mm.atomic_files import write_json
 from kneeoa_mm.config import find_recipe, load_config
 from kneeoa_mm.learning.pretrain_kl import pretrain_kl
 from kneeoa_mm.metrics import GRADE_METRICS, Resampled, bootstrap_weights, resample
-from kneeoa_mm.run_folder import write_json
 from kneeoa_mm.settings import PretrainKLConfig
 
 OF_ALL = (

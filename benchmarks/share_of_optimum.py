@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 
 from kneeoa_mm import __version__, schemas, tables
+from kneeoa_mm.atomic_files import write_json
 from kneeoa_mm.cohort.build import build_cohort
 from kneeoa_mm.cohort.columns import FACTORS
 from kneeoa_mm.cohort_spec import read_cohort_spec
@@ -32,7 +33,6 @@ from kneeoa_mm.imaging.preprocess import preprocess
 from kneeoa_mm.learning.pretrain_kl import pretrain_kl
 from kneeoa_mm.learning.train_jsl import train_jsl
 from kneeoa_mm.records import OSTEOARTHRITIS, Outcome
-from kneeoa_mm.run_folder import write_json
 from kneeoa_mm.settings import PreprocessConfig, PretrainKLConfig, TrainJSLConfig
 from kneeoa_mm.synthetic.cohort import synthesize
 from kneeoa_mm.workflows.compare import compare

@@ -8,8 +8,8 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from kneeoa_mm.atomic_files import write_text
 from kneeoa_mm.errors import InputError
-from kneeoa_mm.run_folder import write_text
 
 KEEP = "keep"
 _HEX_DIGITS = 16

@@ -18,9 +18,9 @@ import safetensors
 from pydantic import Field, ValidationError
 
 from kneeoa_mm import __version__
+from kneeoa_mm.atomic_files import atomic_path, write_text
 from kneeoa_mm.errors import MissingExtraError, ModelFolderError
 from kneeoa_mm.identifiers import keyed_hash
-from kneeoa_mm.run_folder import atomic_path, write_text
 from kneeoa_mm.settings import Settings
 
 WEIGHTS_FILE = "weights.safetensors"

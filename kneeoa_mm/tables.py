@@ -43,7 +43,7 @@ def write_table(
         TableError: The frame breaks the schema.
         InputError: The suffix is neither ``.parquet`` nor ``.csv``.
     """
-    from kneeoa_mm.run_folder import atomic_path
+    from kneeoa_mm.atomic_files import atomic_path
 
     checked = check(frame, schema, where=path)
     if path.suffix not in {".parquet", ".csv"}:

@@ -11,15 +11,10 @@ import time
 
 import pytest
 
-from kneeoa_mm import run_folder
+from kneeoa_mm import run_lock
+from kneeoa_mm.atomic_files import atomic_path, write_json, write_new_json
 from kneeoa_mm.errors import ConfigError, InputError, OutputExistsError
-from kneeoa_mm.run_folder import (
-    atomic_path,
-    open_run,
-    refuse_own_inputs,
-    write_json,
-    write_new_json,
-)
+from kneeoa_mm.run_folder import open_run, refuse_own_inputs
 
 PROCESSES, ROUNDS = 3, 15
 HANG_S = 600
@@ -222,7 +217,7 @@ def test_who_waits_to_take_over_a_lock_spares_that_of_a_faster_one(
         lock.write_text(live)
         monkeypatch.undo()
 
-    monkeypatch.setattr(run_folder, "_take_turn", overtaken)
+    monkeypatch.setattr(run_lock, "_take_turn", overtaken)
     with pytest.raises(OutputExistsError, match="elsewhere"), open_run(tmp_path):
         pass
     assert lock.read_text() == live

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from kneeoa_mm.analysis import looks
 from kneeoa_mm.analysis.results import as_json, provenance_of, sha256_of, table_in
+from kneeoa_mm.atomic_files import write_json
 from kneeoa_mm.errors import InputError, TableError, rows_named
 from kneeoa_mm.metrics import Resampled, accuracy, bootstrap_weights, persons_of, qwk, resample
 from kneeoa_mm.records import KL_CLASSES, StageResult
-from kneeoa_mm.run_folder import open_run, write_json
+from kneeoa_mm.run_folder import open_run
 from kneeoa_mm.schemas import PREDICTIONS, PREDICTIONS_FILE
 from kneeoa_mm.tables import read_table
 

@@ -50,10 +50,11 @@ from kneeoa_mm.analysis.subgroups import (
     subgroups_of,
 )
 from kneeoa_mm.analysis.targets import KL, Target, read_targets
+from kneeoa_mm.atomic_files import write_json
 from kneeoa_mm.config import validate
 from kneeoa_mm.progress import say
 from kneeoa_mm.records import Outcome, StageResult
-from kneeoa_mm.run_folder import open_run, write_json
+from kneeoa_mm.run_folder import open_run
 from kneeoa_mm.schemas import COHORT, PREDICTIONS, PREDICTIONS_FILE
 from kneeoa_mm.settings import Settings
 from kneeoa_mm.tables import read_table

@@ -16,7 +16,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from kneeoa_mm.run_folder import atomic_path
+from kneeoa_mm.atomic_files import atomic_path
 
 INK, MUTED, RULE = "#1c2733", "#66727f", "#dde3e8"
 CATEGORICAL = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")

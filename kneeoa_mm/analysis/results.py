@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from kneeoa_mm import __version__
+from kneeoa_mm.atomic_files import atomic_path
 from kneeoa_mm.records import Estimate, Outcome
-from kneeoa_mm.run_folder import atomic_path
 from kneeoa_mm.tables import escape_formulas, read_provenance
 
 OUTCOME_NAMES: Mapping[str, str] = {

@@ -38,10 +38,11 @@ from kneeoa_mm.analysis.survival_document import (
 )
 from kneeoa_mm.analysis.time_models import AftModel, CoxModel
 from kneeoa_mm.analysis.time_to_event import Groups, groups_of, read_time_to_event
+from kneeoa_mm.atomic_files import write_json
 from kneeoa_mm.cohort_spec import OutcomesSpec, horizon_in
 from kneeoa_mm.config import validate
 from kneeoa_mm.records import Outcome, StageResult
-from kneeoa_mm.run_folder import open_run, write_json
+from kneeoa_mm.run_folder import open_run
 from kneeoa_mm.schemas import COHORT
 from kneeoa_mm.settings import Settings
 from kneeoa_mm.tables import read_table

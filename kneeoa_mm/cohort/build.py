@@ -8,6 +8,7 @@ from typing import Literal
 import pandas as pd
 from pydantic import Field
 
+from kneeoa_mm.atomic_files import atomic_path, write_json
 from kneeoa_mm.cohort.assemble import Assembled, assemble
 from kneeoa_mm.cohort.flow_diagram import write_flow_diagram
 from kneeoa_mm.cohort.images import knee_images
@@ -21,7 +22,7 @@ from kneeoa_mm.config import validate
 from kneeoa_mm.folds import folds_of
 from kneeoa_mm.identifiers import KEEP, read_identifiers
 from kneeoa_mm.records import Outcome, StageResult
-from kneeoa_mm.run_folder import atomic_path, open_run, refuse_taken, write_json
+from kneeoa_mm.run_folder import open_run, refuse_taken
 from kneeoa_mm.schemas import COHORT, FOLDS, KL_READINGS, KNEES
 from kneeoa_mm.settings import Settings
 from kneeoa_mm.tables import write_table

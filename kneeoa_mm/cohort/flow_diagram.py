@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from kneeoa_mm.atomic_files import atomic_path
 from kneeoa_mm.cohort.audit import COHORT_FLOW
 from kneeoa_mm.records import Outcome
-from kneeoa_mm.run_folder import atomic_path
 
 _ROW_INCHES = 0.62
 _WIDTH_INCHES = 8.0

@@ -15,13 +15,13 @@ from typing import Any
 
 import pandas as pd
 
+from kneeoa_mm.atomic_files import flush_names
 from kneeoa_mm.imaging.contact_sheet import Entry, write_contact_sheet
 from kneeoa_mm.imaging.exclusions import Exclusions
 from kneeoa_mm.imaging.journal import Journal
 from kneeoa_mm.imaging.review import REVIEW_FILE, write_review
 from kneeoa_mm.imaging.worker import FilmRecord, part_path
 from kneeoa_mm.records import UNKNOWN, KneeKey, Laterality, Reject
-from kneeoa_mm.run_folder import flush_names
 from kneeoa_mm.schemas import KNEES, REJECTS
 from kneeoa_mm.settings import PreprocessConfig
 from kneeoa_mm.tables import write_table

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from kneeoa_mm.atomic_files import atomic_path
 from kneeoa_mm.imaging.quality import REMARKS
-from kneeoa_mm.run_folder import atomic_path
 
 _COLUMNS, _MOST_KNEES = 8, 96
 _TILE_PX, _CAPTION_PX, _GAP_PX = 176, 40, 4

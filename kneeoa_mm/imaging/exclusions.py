@@ -8,9 +8,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kneeoa_mm.atomic_files import write_text
 from kneeoa_mm.errors import InputError
 from kneeoa_mm.records import Reject
-from kneeoa_mm.run_folder import write_text
 
 EXCLUSIONS_FILE = "excluded.csv"
 """In the output directory: what a run left out, kept by those that resume it."""

@@ -17,9 +17,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from kneeoa_mm.atomic_files import atomic_path, write_new_json
 from kneeoa_mm.errors import ConfigError
 from kneeoa_mm.imaging.worker import FilmRecord, part_path
-from kneeoa_mm.run_folder import atomic_path, changes, write_new_json
+from kneeoa_mm.run_folder import changes
 
 INPUTS_FILE = ".inputs.json"
 JOURNAL_FILE = ".journal.jsonl"

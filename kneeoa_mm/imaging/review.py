@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import jinja2
 
+from kneeoa_mm.atomic_files import write_text
 from kneeoa_mm.imaging.contact_sheet import Entry, doubtful_first, thumbnail
 from kneeoa_mm.records import Reject
-from kneeoa_mm.run_folder import write_text
 
 REVIEW_FILE = "review.html"
 

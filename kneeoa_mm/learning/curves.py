@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from kneeoa_mm.run_folder import atomic_path
+from kneeoa_mm.atomic_files import atomic_path
 
 
 def plot_history(history: pd.DataFrame, path: Path) -> Path:

@@ -17,6 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from kneeoa_mm import __version__
+from kneeoa_mm.atomic_files import atomic_path, write_json
 from kneeoa_mm.config import read_yaml_mapping
 from kneeoa_mm.errors import InputError, KneeOAError, OutputExistsError
 from kneeoa_mm.learning import onnx_graph
@@ -35,7 +36,7 @@ from kneeoa_mm.model_folder import (
     write_model,
 )
 from kneeoa_mm.records import KL_CLASSES, StageResult
-from kneeoa_mm.run_folder import CONFIG_FILE, atomic_path, open_run, refuse_taken, write_json
+from kneeoa_mm.run_folder import CONFIG_FILE, open_run, refuse_taken
 
 CONTRACT_FILE = "contract.json"
 _LARGEST_DIFFERENCE = {"onnx": 1e-4, "safetensors": 2e-2}

@@ -18,11 +18,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from torch import Tensor
 
+from kneeoa_mm.atomic_files import atomic_path
 from kneeoa_mm.errors import ModelFolderError
 from kneeoa_mm.learning.features import encode
 from kneeoa_mm.learning.networks import Network
 from kneeoa_mm.model_folder import Preprocessing
-from kneeoa_mm.run_folder import atomic_path
 
 FAMILIARITY_FILE = "familiarity.safetensors"
 MIN_KNEES = 200

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from kneeoa_mm.atomic_files import atomic_path
 from kneeoa_mm.learning.batches import Batches
 from kneeoa_mm.learning.job import Job
 from kneeoa_mm.learning.networks import Network
 from kneeoa_mm.learning.views import ITSELF, Views
 from kneeoa_mm.model_folder import Preprocessing
 from kneeoa_mm.progress import track
-from kneeoa_mm.run_folder import atomic_path
 
 BATCH_SIZES = {"cpu": 8, "cuda": 64}
 """On a CPU what a larger batch needs leaves the cache: 64 took twice as long as eight times 8."""

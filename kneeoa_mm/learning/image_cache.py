@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from kneeoa_mm import __version__
+from kneeoa_mm.atomic_files import atomic_path, write_json
 from kneeoa_mm.errors import KneeOAError
 from kneeoa_mm.learning.dataset import LoadedImages, load_images
 from kneeoa_mm.learning.framing import Framing
 from kneeoa_mm.model_folder import Preprocessing
 from kneeoa_mm.records import Reject
-from kneeoa_mm.run_folder import atomic_path, write_json
 
 
 def cached_images(

@@ -17,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from kneeoa_mm import schemas, tables
+from kneeoa_mm.atomic_files import atomic_path, write_json
 from kneeoa_mm.errors import InputError, LeakError
 from kneeoa_mm.learning import familiarity
 from kneeoa_mm.learning.ballots import is_vote, write_ballots
@@ -37,7 +38,6 @@ from kneeoa_mm.metrics import persons_of
 from kneeoa_mm.model_folder import CARD_FILE, ModelCard, SeenSubjects, write_model
 from kneeoa_mm.progress import say
 from kneeoa_mm.records import KL_CLASSES, Reject
-from kneeoa_mm.run_folder import atomic_path, write_json
 from kneeoa_mm.settings import TrainConfig
 
 KL_OUTPUTS = tuple(f"kl_prob_{grade}" for grade in KL_CLASSES)

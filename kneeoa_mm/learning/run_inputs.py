@@ -16,10 +16,10 @@ import pandas as pd
 from torch import Tensor
 
 from kneeoa_mm import schemas, tables
+from kneeoa_mm.atomic_files import write_json
 from kneeoa_mm.errors import InputError
 from kneeoa_mm.learning.image_cache import file_version
 from kneeoa_mm.learning.splits import Split
-from kneeoa_mm.run_folder import write_json
 
 FOLDS_FILE = "folds.parquet"
 INPUTS_FILE = "inputs.json"

@@ -34,6 +34,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from kneeoa_mm.atomic_files import atomic_path
 from kneeoa_mm.errors import KneeOAError
 from kneeoa_mm.learning import processes
 from kneeoa_mm.learning.batches import Batches
@@ -57,7 +58,6 @@ from kneeoa_mm.learning.stages import (
     move_average,
 )
 from kneeoa_mm.progress import say
-from kneeoa_mm.run_folder import atomic_path
 from kneeoa_mm.settings import StageConfig
 
 _PRECISION: dict[str, Any] = {

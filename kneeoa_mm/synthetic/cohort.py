@@ -14,10 +14,11 @@ import pandas as pd
 import pandera.pandas as pa
 from pydantic import Field
 
+from kneeoa_mm.atomic_files import write_json
 from kneeoa_mm.config import validate
 from kneeoa_mm.progress import track
 from kneeoa_mm.records import StageResult
-from kneeoa_mm.run_folder import open_run, write_json
+from kneeoa_mm.run_folder import open_run
 from kneeoa_mm.schemas import TableSchema
 from kneeoa_mm.settings import Settings
 from kneeoa_mm.synthetic.best_possible import best_possible

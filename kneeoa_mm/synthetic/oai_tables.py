@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from kneeoa_mm.atomic_files import atomic_path
 from kneeoa_mm.records import Laterality
-from kneeoa_mm.run_folder import atomic_path
 from kneeoa_mm.synthetic.population import (
     DAYS_PER_MONTH,
     FOLLOW_UP_MONTHS,

@@ -14,8 +14,8 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from kneeoa_mm.atomic_files import atomic_path
 from kneeoa_mm.records import Photometric
-from kneeoa_mm.run_folder import atomic_path
 from kneeoa_mm.synthetic.film_geometry import Map
 
 BITS_STORED = 12

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kneeoa_mm.analysis.results import NOT_COMPUTED_FILE
+from kneeoa_mm.atomic_files import write_json
 from kneeoa_mm.errors import InputError
 from kneeoa_mm.progress import say
 from kneeoa_mm.records import StageResult
-from kneeoa_mm.run_folder import write_json
 
 
 @dataclass

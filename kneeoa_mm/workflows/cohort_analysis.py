@@ -18,11 +18,11 @@ import pandas as pd
 from kneeoa_mm.analysis.agreement import AGREEMENT_FILE, SECOND_READINGS_FILE, agreement
 from kneeoa_mm.analysis.results import write_csv
 from kneeoa_mm.analysis.survival import SURVIVAL_FILE, survive
+from kneeoa_mm.atomic_files import atomic_path
 from kneeoa_mm.cohort.build import build_cohort
 from kneeoa_mm.cohort_spec import CohortSpec
 from kneeoa_mm.errors import KneeOAError
 from kneeoa_mm.records import Outcome, StageResult
-from kneeoa_mm.run_folder import atomic_path
 from kneeoa_mm.schemas import COHORT, PREDICTIONS, PREDICTIONS_FILE
 from kneeoa_mm.tables import read_table
 from kneeoa_mm.workflows.attempts import Attempts

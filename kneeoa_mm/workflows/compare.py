@@ -17,6 +17,7 @@ from kneeoa_mm.analysis.evaluation import FIGURES_FOLDER, THRESHOLDS
 from kneeoa_mm.analysis.figure_style import save
 from kneeoa_mm.analysis.prespecified import read_plan, thresholds_of
 from kneeoa_mm.analysis.results import as_json, sha256_of, write_csv
+from kneeoa_mm.atomic_files import write_json, write_text
 from kneeoa_mm.cohort.partition import connected_subjects
 from kneeoa_mm.config import read_yaml_mapping, validate
 from kneeoa_mm.errors import InputError
@@ -24,7 +25,7 @@ from kneeoa_mm.folds import folds_of
 from kneeoa_mm.metrics import bootstrap_weights, persons_of, recalibrated
 from kneeoa_mm.progress import say
 from kneeoa_mm.records import Outcome, StageResult
-from kneeoa_mm.run_folder import CONFIG_FILE, open_run, refuse_taken, write_json, write_text
+from kneeoa_mm.run_folder import CONFIG_FILE, open_run, refuse_taken
 from kneeoa_mm.settings import Settings
 from kneeoa_mm.workflows import comparison_output
 from kneeoa_mm.workflows.compared_runs import ComparedRun, read_grader, read_run

@@ -11,6 +11,7 @@ from kneeoa_mm.analysis.agreement import agreement
 from kneeoa_mm.analysis.evaluation import evaluate
 from kneeoa_mm.analysis.report import report
 from kneeoa_mm.analysis.survival import survive
+from kneeoa_mm.atomic_files import write_text
 from kneeoa_mm.cohort.build import build_cohort
 from kneeoa_mm.cohort_spec import read_cohort_spec
 from kneeoa_mm.config import find_recipe, load_config
@@ -19,7 +20,7 @@ from kneeoa_mm.learning.pretrain_kl import pretrain_kl
 from kneeoa_mm.learning.train_jsl import train_jsl
 from kneeoa_mm.progress import say
 from kneeoa_mm.records import Outcome, StageResult
-from kneeoa_mm.run_folder import open_run, write_text
+from kneeoa_mm.run_folder import open_run
 from kneeoa_mm.settings import ExplainConfig, PreprocessConfig, PretrainKLConfig, TrainJSLConfig
 from kneeoa_mm.synthetic.cohort import synthesize
 from kneeoa_mm.workflows.attempts import Attempts

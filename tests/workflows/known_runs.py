@@ -12,9 +12,9 @@ from safetensors.numpy import save
 from scipy.stats import norm
 
 from kneeoa_mm import schemas, tables
+from kneeoa_mm.atomic_files import write_text
 from kneeoa_mm.learning.clinical import ClinicalEncoding
 from kneeoa_mm.model_folder import ModelCard, Preprocessing, SeenSubjects, write_model
-from kneeoa_mm.run_folder import write_text
 
 N_FOLDS = 5
 CONTRACT = Preprocessing(

@@ -12,7 +12,8 @@ import yaml
 from kneeoa_mm.analysis.report.checklists import Checklist
 from kneeoa_mm.analysis.report.parts import NOTHING, Section, Table
 from kneeoa_mm.analysis.results import write_csv
-from kneeoa_mm.run_folder import atomic_path, open_run, write_text
+from kneeoa_mm.atomic_files import atomic_path, write_text
+from kneeoa_mm.run_folder import open_run
 
 _MAX_NAME = 60
 

@@ -33,9 +33,10 @@ from kneeoa_mm.analysis.report.survival import survival_section
 from kneeoa_mm.analysis.report.training import training_section
 from kneeoa_mm.analysis.results import NOT_COMPUTED_FILE
 from kneeoa_mm.analysis.survival import SURVIVAL_FILE
+from kneeoa_mm.atomic_files import write_text
 from kneeoa_mm.errors import InputError, OutputExistsError
 from kneeoa_mm.records import StageResult
-from kneeoa_mm.run_folder import CONFIG_FILE, write_text
+from kneeoa_mm.run_folder import CONFIG_FILE
 
 TITLE = "Knee osteoarthritis analysis"
 REPORT_FILE = "report.html"

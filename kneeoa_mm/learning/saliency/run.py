@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kneeoa_mm import __version__
+from kneeoa_mm.atomic_files import atomic_path, write_json
 from kneeoa_mm.errors import ItemError
 from kneeoa_mm.learning.dataset import read_grey
 from kneeoa_mm.learning.networks import Network
@@ -39,7 +40,6 @@ from kneeoa_mm.learning.saliency.tables import (
     place_columns,
 )
 from kneeoa_mm.records import KneeKey
-from kneeoa_mm.run_folder import atomic_path, write_json
 from kneeoa_mm.settings import ExplainConfig
 from kneeoa_mm.tables import escape_formulas
 
