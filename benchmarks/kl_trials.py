@@ -12,7 +12,6 @@ asked for by ``--only``.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 from pathlib import Path
 from typing import Any
@@ -117,7 +116,7 @@ def main() -> None:
         "changes": {name: TRIALS[name] for name in done},
         "trials": trials,
     }
-    write_json(arguments.out, json.loads(json.dumps(document)))
+    write_json(arguments.out, document)
 
 
 if __name__ == "__main__":
