@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +16,8 @@ from kneeoa_mm.learning.saliency.question import Attribution, Method
 from kneeoa_mm.metrics import DECISION_THRESHOLD
 
 ALL = "all"
+_IMAGE = "image"
+"""Stands for the knee itself where a method stands for its map."""
 
 
 def groups_of(grade: int | None, predicted: int | None) -> list[str]:
@@ -48,20 +53,28 @@ def risk_groups(event: int | None, probability: float, grade: int | None = None)
     return [*groups, "no_event", "false_alarm" if is_alarm else "no_event_found"]
 
 
+class _Knee(NamedTuple):
+    """What waits for the other knees of its person."""
+
+    groups: list[str]
+    grey: NDArray[np.uint8]
+    found: list[Attribution]
+
+
 @dataclass
 class MeanMaps:
-    """Sums of maps by group and method, which grow a knee at a time.
+    """Sums of maps by group and method, which grow a person at a time.
 
-    Each person counts once: the maps of both knees share the weight.
+    Each person counts once in each group: their knees there share the weight, and knees of other
+    groups take none of it.
     """
 
-    knees_of: dict[str, int]
-    """Number of explained knees of each person."""
-    _maps: dict[tuple[str, str], NDArray[np.float64]] = field(default_factory=dict)
-    _grey: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-    _weights: dict[tuple[str, str], float] = field(default_factory=dict)
-    _knees: dict[str, int] = field(default_factory=dict)
-    _persons: dict[str, set[str]] = field(default_factory=dict)
+    knees_of: Mapping[str, int]
+    """Number of explained knees of each person; when the last is added, the person is counted."""
+    _waiting: dict[str, list[_Knee]] = field(default_factory=dict)
+    _sums: dict[tuple[str, str], NDArray[np.float64]] = field(default_factory=dict)
+    _persons: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _knees: Counter[str] = field(default_factory=Counter)
 
     def add(
         self, person: str, groups: list[str], grey: NDArray[np.uint8], found: list[Attribution]
@@ -74,45 +87,50 @@ class MeanMaps:
             grey: The knee as the network saw it, (S, S).
             found: Its maps, (S, S) each.
         """
-        weight = 1 / self.knees_of[person]
-        for group in groups:
-            self._knees[group] = self._knees.get(group, 0) + 1
-            self._persons.setdefault(group, set()).add(person)
-            self._grey.setdefault(group, np.zeros(grey.shape))
-            self._grey[group] += weight * grey
-            self._weights[group, ""] = self._weights.get((group, ""), 0.0) + weight
-            for each in found:
-                if each.is_drawn:
-                    key = (group, str(each.method))
-                    self._maps.setdefault(key, np.zeros(grey.shape))
-                    # signs of an input gradient cancel between knees; its size does not
-                    is_size = each.method is Method.SALIENCY
-                    self._maps[key] += weight * (np.abs(each.pixels) if is_size else each.pixels)
-                    self._weights[key] = self._weights.get(key, 0.0) + weight
+        self._knees.update(groups)
+        knees = self._waiting.setdefault(person, [])
+        knees.append(_Knee(groups, grey, found))
+        if len(knees) == self.knees_of[person]:
+            self._count(self._waiting.pop(person))
+
+    def _count(self, knees: list[_Knee]) -> None:
+        """Add the mean of a person's knees in each group."""
+        pictures: dict[tuple[str, str], list[NDArray[np.float64]]] = {}
+        for knee in knees:
+            maps = {str(each.method): _summed(each) for each in knee.found if each.is_drawn}
+            for name, pixels in {_IMAGE: knee.grey.astype(np.float64), **maps}.items():
+                for group in knee.groups:
+                    pictures.setdefault((group, name), []).append(pixels)
+        for key, own in pictures.items():
+            mean = np.mean(own, axis=0)
+            self._sums[key] = self._sums[key] + mean if key in self._sums else mean
+            self._persons[key] += 1
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """Means by ``<group>/<method>``, and of the knees by ``<group>/image``."""
-        maps = {
-            "/".join(key): (total / self._weights[key]).astype(np.float32)
-            for key, total in self._maps.items()
+        return {
+            "/".join(key): (total / self._persons[key]).astype(np.float32)
+            for key, total in self._sums.items()
         }
-        images = {
-            f"{group}/image": (total / self._weights[group, ""]).astype(np.float32)
-            for group, total in self._grey.items()
-        }
-        return maps | images
 
     def picture(self, methods: list[Method]) -> Image.Image:
         """A row a group: the mean knee, then the mean map of each method over it."""
         means = self.arrays()
         rows = []
-        for group in [ALL, *sorted(set(self._grey) - {ALL})]:
-            grey = np.round(means[f"{group}/image"]).astype(np.uint8)
+        for group in [ALL, *sorted(set(self._knees) - {ALL})]:
+            grey = np.round(means[f"{group}/{_IMAGE}"]).astype(np.uint8)
             tiles = [("mean knee", grey)]
             for method in methods:
                 mean = means.get(f"{group}/{method}")
                 if mean is not None:
                     tiles.append((str(method), overlay(grey, scaled(Attribution(method, mean)))))
-            counts = f"knees {self._knees[group]}, persons {len(self._persons[group])}"
+            counts = f"knees {self._knees[group]}, persons {self._persons[group, _IMAGE]}"
             rows.append((f"{group.replace('_', ' ')}: {counts}", tiles))
         return sheet(rows)
+
+
+def _summed(found: Attribution) -> NDArray[np.float64]:
+    """The pixels of a map as they are summed, (S, S)."""
+    # signs of an input gradient cancel between knees; its size does not
+    pixels = np.abs(found.pixels) if found.method is Method.SALIENCY else found.pixels
+    return pixels.astype(np.float64)

@@ -141,6 +141,29 @@ def test_mean_maps_count_each_person_once():
     assert arrays["true_kl_2/image"] == pytest.approx((2 + 8) / 2)
 
 
+def test_a_person_whose_other_knee_is_of_another_group_counts_as_much_as_any():
+    """The weight is shared by the knees of a group, and not by all that were explained."""
+    means = MeanMaps({"p": 2, "q": 1})
+    knees = [("p", "true_kl_2", 2.0), ("q", "true_kl_2", 8.0), ("p", "true_kl_3", 4.0)]
+    for person, group, value in knees:
+        found = Attribution(Method.INTEGRATED_GRADIENTS, np.full((4, 4), value, np.float32))
+        means.add(person, ["all", group], np.full((4, 4), int(value), np.uint8), [found])
+    arrays = means.arrays()
+    for name in ("integrated_gradients", "image"):
+        assert arrays[f"true_kl_2/{name}"] == pytest.approx((2 + 8) / 2)
+        assert arrays[f"true_kl_3/{name}"] == pytest.approx(4)
+        assert arrays[f"all/{name}"] == pytest.approx(((2 + 4) / 2 + 8) / 2)
+
+
+def test_a_person_one_of_whose_maps_is_lost_counts_as_much_as_any():
+    means = MeanMaps({"p": 2, "q": 1})
+    for person, value, status in (("p", 2.0, "ok"), ("p", 9.0, "not finite"), ("q", 8.0, "ok")):
+        pixels = np.full((2, 2), value, np.float32)
+        found = Attribution(Method.INTEGRATED_GRADIENTS, pixels, status)
+        means.add(person, ["all"], np.zeros((2, 2), np.uint8), [found])
+    assert means.arrays()["all/integrated_gradients"] == pytest.approx((2 + 8) / 2)
+
+
 def test_mean_maps_leave_out_what_is_no_map_and_take_the_size_of_gradients():
     means = MeanMaps({"p": 1, "q": 1})
     grey = np.zeros((2, 2), np.uint8)
