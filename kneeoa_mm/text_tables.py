@@ -7,8 +7,10 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from kneeoa_mm.errors import InputError
 
@@ -16,7 +18,7 @@ SEPARATORS = ("|", "\t", ";", ",")
 NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
 
 _DECIMAL_COMMA = re.compile(r"^[+-]?\d*,\d+$")
-_SAMPLE_BYTES = 65536
+_BLOCK_BYTES = 65536
 
 
 class Row(NamedTuple):
@@ -78,15 +80,24 @@ def _encoding(path: Path) -> str:
     In Latin-1 every byte is a character, so nothing is ever unreadable.
     """
     with path.open("rb") as stream:
-        start = stream.read(_SAMPLE_BYTES)
-    if start.startswith(codecs.BOM_UTF8):
-        return "utf-8-sig"
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    if b"\0" in start:
-        return "utf-16-le" if start[1::2].count(0) >= start[::2].count(0) else "utf-16-be"
+        start = stream.read(_BLOCK_BYTES)
+        if start.startswith(codecs.BOM_UTF8):
+            return "utf-8-sig"
+        if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return "utf-16"
+        if b"\0" in start:
+            return "utf-16-le" if start[1::2].count(0) >= start[::2].count(0) else "utf-16-be"
+        # to the end: the first name with an accent may stand in the last line
+        return "utf-8" if _is_utf8(start, stream) else "latin-1"
+
+
+def _is_utf8(start: bytes, rest: BinaryIO) -> bool:
+    """Whether all bytes of a file are UTF-8, a block at a time."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        codecs.getincrementaldecoder("utf-8")().decode(start)
+        for block in chain([start], iter(partial(rest.read, _BLOCK_BYTES), b"")):
+            decoder.decode(block)
+        decoder.decode(b"", final=True)
     except UnicodeDecodeError:
-        return "latin-1"
-    return "utf-8"
+        return False
+    return True
