@@ -170,6 +170,7 @@ def _film_flags(film: Radiograph, identity: FilmIdentity) -> tuple[QCFlag, ...]:
         QCFlag.SPACING_NONE: film.spacing is None,
         QCFlag.SUBJECT_UNKNOWN: identity.subject_id is None,
         QCFlag.IDENTITY_CONFLICT: identity.is_contradicted,
+        QCFlag.VISIT_UNLISTED: identity.is_visit_unlisted,
         QCFlag.BURNED_IN_TEXT: film.has_burned_in_text is True,
         QCFlag.TEXT_SUSPECTED: shows_text(film.pixels),
     }

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from kneeoa_mm.cohort_spec import CohortSpec
+from kneeoa_mm.cohort_spec import CohortSpec, visit_digits
 from kneeoa_mm.errors import ConfigError, ItemError
 from kneeoa_mm.identifiers import Identifiers
 from kneeoa_mm.imaging.dicom import DICOM_SUFFIXES
@@ -29,12 +29,14 @@ class FilmIdentity:
         months: Since baseline.
         path_side: Side in the path.
         is_contradicted: The header names another person or visit than the path, which counted.
+        is_visit_unlisted: The path names a visit that the cohort does not list.
     """
 
     subject_id: str | None
     months: int | None
     path_side: Laterality | None
     is_contradicted: bool = False
+    is_visit_unlisted: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ class Naming:
         Without a cohort's path pattern, the file's name counts where it has the form
         ``<subject><L|R>``, and in pictures, which have no header, ``<subject>_<1|2>`` too. A word
         of the name such as ``L`` or ``right`` counts where the pattern finds no side. A side in a
-        name is a claim like any other, a subject only fills the header's gap.
+        name is a claim like any other, a subject only fills the header's gap. A visit may be given
+        by its code or the digits of it; one that is not listed leaves the word to the header.
 
         Args:
             source: Path of the film relative to the studies, with ``/``.
@@ -90,7 +93,6 @@ class Naming:
         Raises:
             ItemError: The identifier cannot stand in a knee_id.
         """
-        visits = self.visits or {}
         match = re.search(self.path_pattern, source) if self.path_pattern else None
         in_path = match.groupdict() if match else {}
         stem = _stem(PurePosixPath(source))
@@ -100,13 +102,16 @@ class Naming:
             message = "the subject identifier holds a colon; hash identifiers with --ids KEYFILE"
             raise ItemError("E_IDENTITY", message, stage="identify")
         in_pattern = _SIDES.get((in_path.get("side") or "")[:1].upper())
-        visit = in_path.get("visit")
-        stated = {visits[code] for code in (visit, film.time_point) if code and code in visits}
+        visits = self.visits or {}
+        visit, time_point = in_path.get("visit"), film.time_point
+        codes = [code for code in (_code(visit, visits), _code(time_point, visits)) if code]
         return FilmIdentity(
             None if subject is None else self.identifiers.subject_id(subject),
-            read_months(visit or film.time_point, film.days_since_baseline, visits),
+            read_months(codes[0] if codes else None, film.days_since_baseline, visits),
             in_pattern or side or named_side(stem),
-            _are_of_two(in_path.get("subject"), film.patient_id) or len(stated) > 1,
+            _are_of_two(in_path.get("subject"), film.patient_id)
+            or len({visits[code] for code in codes}) > 1,
+            bool(visit) and _code(visit, visits) is None,
         )
 
     def masked(self, source: str) -> str:
@@ -133,6 +138,14 @@ class Naming:
         # as it is: IM1.DCM and IM1.dcm are two films
         kept = suffix if suffix.lower() in _KEPT_SUFFIXES else ""
         return self.identifiers.subject_id(part.removesuffix(suffix) if kept else part) + kept
+
+
+def _code(text: str | None, visits: Mapping[str, int]) -> str | None:
+    """The code that a text is, or that alone has it for its digits, as 0 stands for V0."""
+    if not text or text in visits:
+        return text or None
+    meant = [code for code in visits if visit_digits(code) == text]
+    return meant[0] if len(meant) == 1 else None
 
 
 def _are_of_two(subject: str | None, patient_id: str | None) -> bool:

@@ -50,6 +50,8 @@ class QCFlag(StrEnum):
     """Neither the path nor the header names the subject."""
     IDENTITY_CONFLICT = "identity_conflict"
     """The path and the header name different people or visits; the path counted."""
+    VISIT_UNLISTED = "visit_unlisted"
+    """The path names a visit that the cohort does not list; the header's counts, if it has one."""
     BURNED_IN_TEXT = "burned_in_text"
     """The header says that text which may name the patient is burned into the film."""
     TEXT_SUSPECTED = "text_suspected"

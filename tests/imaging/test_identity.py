@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kneeoa_mm.cohort_spec import CohortSpec, FilmsSpec
+from kneeoa_mm.cohort_spec import (
+    CohortSpec,
+    FilmsSpec,
+    read_cohort_spec,
+    shipped_cohorts,
+    visit_digits,
+)
 from kneeoa_mm.errors import ConfigError, ItemError
 from kneeoa_mm.identifiers import Identifiers
 from kneeoa_mm.imaging.identity import FilmIdentity, Naming
@@ -14,6 +20,18 @@ from kneeoa_mm.records import Laterality
 
 KEEP, HASH = Identifiers(None), Identifiers(b"k" * 32)
 PIXELS = np.zeros((2, 2), dtype=np.float32)
+
+LAYOUTS = {
+    "most": [
+        ("MB00001/{code}/f.dcm", "MB00001"),
+        ("MB00001/{digits}/f.dcm", "MB00001"),
+        ("MB00001_{digits}_f.dcm", "MB00001"),
+    ],
+    "oai": [("{code}/9000099/f.dcm", "9000099"), ("{code}_9000099.dcm", "9000099")],
+    "oai/nda": [("{code}/9000099/f.dcm", "9000099")],
+    "synthetic": [("studies/{code}/9000099.dcm", "9000099")],
+}
+"""Paths that the pages and comments of each shipped cohort promise to read, and their subject."""
 
 
 def _cohort(pattern: str | None) -> CohortSpec:
@@ -123,6 +141,44 @@ def test_beside_a_path_pattern_without_a_side_only_a_word_of_the_name_claims_one
 def test_the_side_of_a_path_pattern_stands_before_words_of_the_name() -> None:
     naming = Naming.of(KEEP, _cohort(r"(?P<side>left|right)/(?P<subject>\d{7})"))
     assert naming.identify("left/9000017_R.dcm", _film()).path_side is Laterality.LEFT
+
+
+@pytest.mark.parametrize("name", shipped_cohorts())
+def test_a_shipped_cohort_finds_each_of_its_visits_in_the_paths_it_documents(name: str) -> None:
+    """Films without months join no cohort, and nobody learns why."""
+    cohort = read_cohort_spec(name)
+    naming = Naming.of(KEEP, cohort)
+    assert bool(LAYOUTS.get(name)) is bool(cohort.films.path_pattern), "document its paths"
+    for layout, subject in LAYOUTS.get(name, []):
+        for code, months in cohort.visits.items():
+            source = layout.format(code=code, digits=visit_digits(code))
+            found = naming.identify(source, _film(None, None))
+            assert found == FilmIdentity(subject, months, None), source
+
+
+@pytest.mark.parametrize(
+    ("folder", "time_point", "months", "is_unlisted"),
+    [
+        ("V4", "V5", 84, True),
+        ("V4", None, None, True),
+        ("V5", "V4", 84, False),
+        ("5", "5", 84, False),
+    ],
+)
+def test_a_visit_of_the_path_that_is_not_listed_is_told_and_hides_no_header(
+    folder: str, time_point: str | None, months: int | None, is_unlisted: bool
+) -> None:
+    naming = Naming.of(KEEP, read_cohort_spec("most"))
+    found = naming.identify(f"MB00001/{folder}/f.dcm", _film(None, time_point))
+    assert found == FilmIdentity("MB00001", months, None, is_visit_unlisted=is_unlisted)
+
+
+def test_digits_that_two_visits_share_name_neither() -> None:
+    cohort = CohortSpec(
+        name="x", visits={"V00": 0, "P00": 6}, films=FilmsSpec(path_pattern=r"^(?P<visit>\w+)/")
+    )
+    found = Naming.of(KEEP, cohort).identify("00/a.dcm", _film(None, None))
+    assert found == FilmIdentity(None, None, None, is_visit_unlisted=True)
 
 
 @pytest.mark.parametrize(

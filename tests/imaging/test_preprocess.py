@@ -283,6 +283,21 @@ def test_a_film_in_the_place_of_another_is_flagged(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("in_process")
+def test_a_film_of_a_visit_that_the_cohort_does_not_list_is_flagged(tmp_path: Path) -> None:
+    films = FilmsSpec(path_pattern=r"(?P<visit>V\d\d)/(?P<subject>\d{7})")
+    cohort = COHORT.model_copy(update={"films": films})
+    for visit in ("V00", "V99"):
+        _write(tmp_path / "films" / visit / "9000017.dcm")
+    result = _run(tmp_path / "films", tmp_path / "out", cohort=cohort)
+    knees = pd.read_parquet(result.outputs["knees"])
+    is_flagged = knees["qc_flags"].str.contains("visit_unlisted")
+    assert dict(zip(knees["source"], is_flagged, strict=True)) == {
+        "V00/9000017.dcm": False,
+        "V99/9000017.dcm": True,
+    }
+
+
+@pytest.mark.usefixtures("in_process")
 def test_films_of_the_same_instance_uid_are_flagged(tmp_path: Path) -> None:
     """The UID should name one film in the world; a PACS that hands out two is worth a look."""
     for index, uid in enumerate(["1.2.3", "1.2.3", "1.2.4"]):
