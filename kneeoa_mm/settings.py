@@ -141,8 +141,9 @@ class TrainConfig(Settings):
     select_by: Literal["loss", "accuracy", "qwk", "auroc", "last"] = "loss"
     """What the best epoch on the validation part is best in; ``last`` chooses nothing: the last
     epoch is kept, and in cross-validation no fold is spent on a choice."""
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of the forward and backward pass; weights stay in float32. ``float16`` needs a GPU."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    """Of the forward and backward pass; weights stay in float32. ``auto``: bfloat16 where the GPU
+    or CPU computes in it, or else float32. ``float16`` needs a GPU."""
     compile: bool = False
     """Let ``torch.compile`` make kernels for the network: for GPUs and long trainings. On a CPU it
     was no gain (0.7 to 0.9 times the speed without)."""

@@ -8,25 +8,10 @@ from safetensors.torch import load_file
 
 from kneeoa_mm.errors import ConfigError, InputError
 from kneeoa_mm.learning import processes
-from kneeoa_mm.learning.inference import choose_device
 from kneeoa_mm.learning.job import BEST_WEIGHTS, LAST_CHECKPOINT, Job, Record
+from kneeoa_mm.learning.precision import check_precision, choose_precision
 from kneeoa_mm.learning.training import train_stage
 from kneeoa_mm.progress import say
-from kneeoa_mm.settings import TrainConfig
-
-
-def check_precision(config: TrainConfig, device: str) -> None:
-    """Refuse what the device cannot do.
-
-    Raises:
-        ConfigError: ``float16`` without a GPU.
-    """
-    if config.precision == "float16" and choose_device(device) != "cuda":
-        raise ConfigError(
-            "float16 needs a GPU: small gradients are kept by a scaling that CPUs do without.",
-            found="train.precision float16 on the CPU",
-            fix="--set train.precision=bfloat16, or float32",
-        )
 
 
 def fit(job: Job, folder: Path, *, device: str) -> Record:
@@ -46,7 +31,7 @@ def fit(job: Job, folder: Path, *, device: str) -> Record:
         KneeOAError: The loss is not a number.
         KeyboardInterrupt: A person interrupted; the last whole epoch is saved.
     """
-    check_precision(job.config, device)
+    check_precision(job.config.precision, device)
     together = processes.count()
     parts = [len(rows) for rows in (job.train_rows, job.val_rows) if len(rows)]
     if min(parts) < together:
@@ -64,7 +49,6 @@ def fit(job: Job, folder: Path, *, device: str) -> Record:
 
 def _train(job: Job, folder: Path, device: str) -> Record:
     checkpoint = folder / LAST_CHECKPOINT
-    record = Record(processes=processes.count())
     if checkpoint.is_file():
         record = Record.read(checkpoint)
         if record.processes != processes.count():
@@ -74,6 +58,9 @@ def _train(job: Job, folder: Path, device: str) -> Record:
                 found=f"{processes.count()}",
                 where=job.name,
             )
+    else:
+        precision = choose_precision(job.config.precision, device)
+        record = Record(processes=processes.count(), precision=precision)
     if job.config.compile:
         # in place: parameters keep their names
         job.network.compile()

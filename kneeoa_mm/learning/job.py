@@ -82,6 +82,7 @@ class Record:
     best_metrics: Metrics = field(default_factory=dict)
     stale_epochs: int = 0
     processes: int = 1
+    precision: str = "float32"
 
     @classmethod
     def read(cls, checkpoint: Path) -> Record:

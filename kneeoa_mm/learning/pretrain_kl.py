@@ -16,7 +16,6 @@ from kneeoa_mm.folds import make_folds
 from kneeoa_mm.learning.backbones import find_weights, load_pretrained
 from kneeoa_mm.learning.ballots import RULES
 from kneeoa_mm.learning.conformal import SetRule
-from kneeoa_mm.learning.fitting import check_precision
 from kneeoa_mm.learning.framing import framing_notes
 from kneeoa_mm.learning.heads import head_of
 from kneeoa_mm.learning.image_store import ImageStore
@@ -33,6 +32,7 @@ from kneeoa_mm.learning.members import (
 )
 from kneeoa_mm.learning.models import CHECKPOINTS_FOLDER
 from kneeoa_mm.learning.networks import KLNetwork
+from kneeoa_mm.learning.precision import check_precision
 from kneeoa_mm.learning.run_inputs import RunInputs
 from kneeoa_mm.learning.sources import add_kl_readings, read_knees
 from kneeoa_mm.learning.splits import Split, cross_validation, train_and_val
@@ -80,7 +80,7 @@ def pretrain_kl(
         ConfigError: An impossible recipe.
         OutputExistsError: ``out`` is taken.
     """
-    check_precision(config.train, device)
+    check_precision(config.train.precision, device)
     refuse_taken(out, config.to_yaml(), overwrite=overwrite, resume=resume)
     weights = find_weights([(member.weights, member.backbone) for member in config.members])
     beginnings = _beginnings(config, weights)

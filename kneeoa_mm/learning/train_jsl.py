@@ -11,7 +11,6 @@ import torch
 from kneeoa_mm import schemas, tables
 from kneeoa_mm.errors import LeakError
 from kneeoa_mm.learning.clinical import READINGS, ClinicalEncoding
-from kneeoa_mm.learning.fitting import check_precision
 from kneeoa_mm.learning.framing import framing_notes
 from kneeoa_mm.learning.heads import check_head
 from kneeoa_mm.learning.image_store import ImageStore
@@ -28,6 +27,7 @@ from kneeoa_mm.learning.members import (
 )
 from kneeoa_mm.learning.models import CHECKPOINTS_FOLDER, Ensemble, Model, load_ensemble
 from kneeoa_mm.learning.networks import ProgressionNetwork
+from kneeoa_mm.learning.precision import check_precision
 from kneeoa_mm.learning.pretrain_kl import score_grades, summarise_grades
 from kneeoa_mm.learning.progression_loss import ProgressionLoss
 from kneeoa_mm.learning.run_inputs import RunInputs
@@ -79,7 +79,7 @@ def train_jsl(
         LeakError: Every encoder has seen subjects of a fold that it would be tested on.
         OutputExistsError: ``out`` is taken.
     """
-    check_precision(config.train, device)
+    check_precision(config.train.precision, device)
     refuse_taken(out, config.to_yaml(), overwrite=overwrite, resume=resume)
     refuse_other_horizon(cohort, config)
     joined, counts, notes = join_cohort(read_knees(knees), cohort, config)

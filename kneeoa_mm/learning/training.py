@@ -92,11 +92,13 @@ def train_stage(
         KneeOAError: The loss is not a number.
         KeyboardInterrupt: A person interrupted; the last whole epoch is saved.
     """
-    trainer = _trainer(job, epochs, Recorder(record, job, folder), device)
+    trainer = _trainer(job, epochs, record.precision, Recorder(record, job, folder), device)
     _run(trainer, Learner(job, index, epochs), checkpoint)
 
 
-def _trainer(job: Job, epochs: int, recorder: Recorder, device: str) -> lightning.Trainer:
+def _trainer(
+    job: Job, epochs: int, precision: str, recorder: Recorder, device: str
+) -> lightning.Trainer:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     together = processes.count()
     here = int(os.environ["LOCAL_WORLD_SIZE"]) if together > 1 else 1
@@ -109,7 +111,7 @@ def _trainer(job: Job, epochs: int, recorder: Recorder, device: str) -> lightnin
         # stated, for Lightning would guess from a cluster's environment
         plugins=[TorchElasticEnvironment() if together > 1 else LightningEnvironment()],
         max_epochs=epochs,
-        precision=_PRECISION[job.config.precision],
+        precision=_PRECISION[precision],
         callbacks=[recorder],
         logger=False,
         enable_checkpointing=False,
@@ -339,6 +341,7 @@ class Recorder(lightning.Callback):
             "train_loss": train_loss,
             **{f"val_{name}": value for name, value in metrics.items()},
             "seconds": round(time.monotonic() - self._started, 2),
+            "precision": record.precision,
         }
         if record.processes > 1:
             row["processes"] = record.processes
