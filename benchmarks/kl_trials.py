@@ -29,8 +29,9 @@ from kneeoa_mm.settings import PretrainKLConfig
 OF_ALL = (
     "cross_validate=false",
     "test_time_crops=0",
-    "members.0.image_size_px=160",
-    "train.epochs=8",
+    "members.0.image_size_px=112",
+    "train.epochs=5",
+    "train.ema_decay=0.995",
 )
 UNCHANGED = "unchanged"
 _NO_MOVES = [f"train.augment.{name}=0" for name in ("rotation_deg", "scale", "translation")]
@@ -52,7 +53,7 @@ TRIALS: dict[str, list[str]] = {
     "all layers learn": ["train.stages.0.trainable=all"],
     "no moving average": ["train.ema_decay=0"],
     "random starting weights": ["members.0.weights=none", "train.stages.0.trainable=all"],
-    "128 px": ["members.0.image_size_px=128"],
+    "160 px": ["members.0.image_size_px=160"],
     "224 px": ["members.0.image_size_px=224"],
 }
 _METRICS = ("accuracy", "balanced_accuracy", "qwk", "mae")

@@ -210,9 +210,9 @@ def _baseline(
     why = pd.Series([unread.get(knee, "no reading at baseline") for knee in keys], cohort.index)
     cohort[JSW + MISSING] = why.where(cohort[JSW].isna())
     cohort[_CONTRALATERAL] = _other_side(cohort, kl)
-    cohort[_CONTRALATERAL + MISSING] = pd.Series("no grade of the other knee", cohort.index).where(
-        cohort[_CONTRALATERAL].isna()
-    )
+    cohort[_CONTRALATERAL + MISSING] = pd.Series(
+        "no grade of the other knee among the readings used", cohort.index
+    ).where(cohort[_CONTRALATERAL].isna())
     if _JSN_LATERAL in cohort and _JSN_MEDIAL in cohort:
         lateral = cohort[_JSN_LATERAL].gt(cohort[_JSN_MEDIAL]).astype("Int64")
         both = cohort[_JSN_LATERAL].notna() & cohort[_JSN_MEDIAL].notna()

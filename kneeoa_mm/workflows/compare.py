@@ -40,7 +40,7 @@ from kneeoa_mm.workflows.comparison import (
 )
 from kneeoa_mm.workflows.comparison_plan import plan_and_looks
 from kneeoa_mm.workflows.matched_pairs import pair_codes, within_pairs
-from kneeoa_mm.workflows.simple_models import SimpleModel, simple_models
+from kneeoa_mm.workflows.simple_models import IMPUTATIONS, SimpleModel, simple_models
 from kneeoa_mm.workflows.verdict import notes, sentences
 
 COMPARE_FILE = "compare.json"
@@ -372,6 +372,7 @@ def _provenance(
         "cohort_sha256": sha256_of(cohort / "cohort.parquet"),
         "folds_sha256": sha256_of(folds),
         **settings.model_dump(mode="json"),
+        "imputations_of_simple_models": IMPUTATIONS,
         "intervals": _INTERVALS,
     }
 

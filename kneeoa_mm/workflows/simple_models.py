@@ -18,8 +18,8 @@ from kneeoa_mm.learning.clinical import CATEGORICAL, READINGS, ClinicalEncoding
 Array = NDArray[np.float64]
 Fold = tuple[pd.DataFrame, NDArray[np.int64], Array, pd.DataFrame]
 """Training knees, their events, how much each counts, and the knees held out."""
-_DRAWS = 10
-"""Of missing factors; more move a mean risk by less than another division into folds would."""
+IMPUTATIONS = 10
+"""Draws of missing factors; more move a mean risk less than another division into folds would."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _logistic(fold: Fold) -> Array:
     encoding = ClinicalEncoding.fit(train)
     draws = np.random.default_rng(0)
     risks = []
-    for _ in range(_DRAWS if _has_gaps(train) or _has_gaps(held_out) else 1):
+    for _ in range(IMPUTATIONS if _has_gaps(train) or _has_gaps(held_out) else 1):
         features = encoding.draw(train, draws)
         model = LogisticRegression(max_iter=1000).fit(features, events, counts)
         risks.append(_risk(model, encoding.draw(held_out, draws)))
