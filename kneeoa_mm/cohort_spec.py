@@ -137,7 +137,7 @@ class OutcomesSpec(Settings):
     fnih_kl_grades: tuple[int, ...] = (1, 2, 3)
     """Baseline grades that are eligible for ``jsl_fnih``."""
     kl_horizon_months: int = Field(default=48, gt=0)
-    """Until when a rise of the grade counts."""
+    """Until when a rise of the grade makes a knee a case; the interval has all films."""
     kl_step_to_doubtful_counts: bool = False
     """Whether a step from grade 0 to 1 is progression."""
     pain_months: tuple[int, ...] = Field(default=(24, 36, 48), min_length=2)

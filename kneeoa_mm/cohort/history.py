@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -149,9 +150,9 @@ def days_from_months(months: float) -> float:
 
 
 def follow_up(
-    readings: Mapping[int, float], knee: KneeHistory, horizon_months: int
+    readings: Mapping[int, float], knee: KneeHistory, horizon_months: float = math.inf
 ) -> dict[int, float]:
-    """Readings after baseline and up to the horizon, none of them after replacement or death."""
+    """Readings after baseline and up to a horizon, none of them after replacement or death."""
     return {
         months: readings[months]
         for months in sorted(readings)

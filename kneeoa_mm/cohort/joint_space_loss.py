@@ -38,7 +38,8 @@ def jsl_48m(
 
     The interval follows the loss over the films up to 48 months: the event lies between the last
     film without it and the film after that. A loss that a later film takes back is measurement
-    error of a noisy threshold and no event, so the interval never contradicts the value.
+    error of a noisy threshold and no event, so the interval never contradicts the value. Films
+    after 48 months could take back the loss that the value counts, so they are left out.
 
     Args:
         knee: What is known of the knee.

@@ -40,12 +40,13 @@ def kl_progression(
     is a case once a film up to 48 months shows the rise, and a control once its film of 48 months
     shows none; what was not read for other reasons has no value.
 
-    The event lies in (last film without it, first film with it].
+    The event lies in (last film without it, first film with it] of all films, those after the
+    horizon too: a knee that is free there and has the rise later has the value 0 and an event.
 
     Args:
         knee: What is known of the knee; its grades are from one reading project, so that no
             change of reader looks like a change of the knee.
-        horizon_months: Until when.
+        horizon_months: Until when a rise makes the value 1; the interval uses all films.
         step_to_doubtful_counts: A step from grade 0 to 1 is progression, too.
     """
     baseline = knee.kl_grades.get(0)
@@ -56,17 +57,20 @@ def kl_progression(
     least = 1 if step_to_doubtful_counts else 2
     films = {
         months: grade > baseline and grade >= least
-        for months, grade in follow_up(knee.kl_grades, knee, horizon_months).items()
+        for months, grade in follow_up(knee.kl_grades, knee).items()
     }
     first_event = min((months for months, event in films.items() if event), default=None)
     before = [months for months in films if first_event is None or months < first_event]
-    value = 1 if first_event is not None else 0 if horizon_months in films else None
+    # a film after the horizon decides no value
+    by_horizon = [months for months in films if months <= horizon_months]
+    decided_by = first_event if first_event in by_horizon else None
+    value = 1 if decided_by is not None else 0 if horizon_months in films else None
     return read_at_visits(
         knee,
         value=value,
         last_free=max(before, default=0),
         first_event=first_event,
-        followed=max(films, default=0) if first_event is None else first_event,
+        followed=max(by_horizon, default=0) if decided_by is None else decided_by,
         horizon_months=horizon_months,
     )
 

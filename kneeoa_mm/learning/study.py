@@ -108,11 +108,15 @@ def join_cohort(
             where=cohort,
             fix="preprocess and cohort must use the same --cohort name and the same --ids",
         )
+    happened = joined[label] == 1
+    if config.time_head == "hazard":
+        # what comes after the last visit counts as not seen
+        happened &= joined[f"{outcome}_upper_months"] <= config.visits_months[-1]
     counts = {
         "cohort_knees": len(table),
         "with_image": len(joined),
         "with_outcome": known,
-        "events": int((joined[label] == 1).sum()),
+        "events": int(happened.sum()),
     }
     return joined, counts, (*_without_partner(table, images), *set_aside)
 

@@ -220,7 +220,7 @@ def spec() -> CohortSpec:
 # MOST: KL grades of the right knee at 0, 15, 30, 60 and 84 months
 _MOST_RIGHT = {
     "MB00001": "1 1.9 2 3 3",  # a rise to 2 at 30 months
-    "MB00002": "0 1.9 1 1.9 2",  # 1.9 stays below 2: no rise by 60 months
+    "MB00002": "0 1.9 1 1.9 2",  # 1.9 stays below 2: no rise by 60 months, and one by 84
     "MB00003": "2 2 8 . .",  # a prosthesis that the outcomes file confirms at 30 months
     "MB00004": "2 2 8 2 2",  # 8 without a replacement is a bad film
     "MB00005": "9 2 2 2 2",  # no grade at baseline

@@ -176,9 +176,9 @@ def test_most_follows_the_rules_of_its_codes(
     }
     assert kl == {
         "MB00001": (1, None, 15, 30),
-        "MB00002": (0, None, 60, None),
+        "MB00002": (0, None, 60, 84),
         "MB00003": (None, "replaced", 15, None),
-        "MB00004": (0, None, 60, None),
+        "MB00004": (0, None, 84, None),
         "MB00006": (None, "died", 15, None),
     }
     tkr = right.loc["MB00003", [f"tkr{part}" for part in parts]].tolist()
@@ -214,7 +214,11 @@ def test_the_horizon_of_most_is_a_choice(
     build_cohort(
         tables(most_release), tmp_path / "out", spec=CohortSpec.model_validate(document), folds=2
     )
-    assert _cohort(tmp_path / "out").loc["most:MB00002:0:R", "kl_progression"] == value
+    knee = _cohort(tmp_path / "out").loc["most:MB00002:0:R"]
+    assert knee["kl_progression"] == value
+    # the film of 84 months shows the rise; when it came depends on no horizon
+    interval = [f"kl_progression_{end}_months" for end in ("lower", "upper")]
+    assert knee[interval].tolist() == [60, 84]
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,9 @@ _AT_30 = {"is_replaced": True, "replacement_months": 30.0}
         (kl_progression(KneeHistory({0: 1, 24: 2, 36: 2})), 24),
         (kl_progression(KneeHistory({0: 1, 24: 1, 48: 1, 72: 2})), 48),
         (kl_progression(KneeHistory({0: 1, 24: 1})), 24),
+        # a film after the horizon decides nothing
+        (kl_progression(KneeHistory({0: 1, 24: 1, 72: 2})), 24),
+        (kl_progression(KneeHistory({0: 1, 24: 1, 72: 1})), 24),
         (jsl_48m(KneeHistory({0: 2}, {0: 4.0, 24: 3.0, 48: 3.0})), 48),
         (jsl_fnih(KneeHistory({0: 2}, {0: 4.0, 24: 3.0, 48: 4.0})), 24),
         (jsl_fnih(KneeHistory({0: 2}, {0: 4.0, 24: 4.0, 48: 4.0})), 48),

@@ -126,7 +126,11 @@ def test_the_interval_of_jsl_never_contradicts_its_value(
         # seen by 24 months, so known at 48 without a film
         ({0: 1, 24: 3}, OutcomeRecord(1, None, 1, 0.0, 24.0)),
         ({0: 1, 24: 1}, OutcomeRecord(None, Reason.NO_READING, 0, 24.0, None)),
-        ({0: 1, 48: 1, 72: 3}, OutcomeRecord(0, None, 0, 48.0, None)),
+        # films after the horizon decide no value, and the interval has them
+        ({0: 1, 48: 1, 72: 3}, OutcomeRecord(0, None, 1, 48.0, 72.0)),
+        ({0: 1, 48: 1, 72: 1}, OutcomeRecord(0, None, 0, 72.0, None)),
+        ({0: 1, 24: 1, 72: 3}, OutcomeRecord(None, Reason.NO_READING, 1, 24.0, 72.0)),
+        ({0: 1, 24: 1, 72: 1}, OutcomeRecord(None, Reason.NO_READING, 0, 72.0, None)),
         ({0: 1}, OutcomeRecord(None, Reason.NO_READING, 0, 0.0, None)),
         ({0: 4, 48: 4}, OutcomeRecord(None, Reason.BASELINE_KL_4)),
         ({48: 3}, OutcomeRecord(None, Reason.NO_BASELINE_READING)),
@@ -142,6 +146,22 @@ def test_kl_progression_before_a_replacement_counts_and_after_it_does_not() -> N
     assert kl_progression(replaced_late) == OutcomeRecord(1, None, 1, 0.0, 24.0)
     replaced_early = _knee(kl_grades=grades, is_replaced=True, replacement_months=20.0)
     assert kl_progression(replaced_early) == OutcomeRecord(None, Reason.REPLACED, 0, 0.0, None)
+
+
+@given(st.dictionaries(st.sampled_from([15, 30, 60, 84]), st.integers(0, 4)))
+def test_the_interval_of_kl_progression_is_of_all_films_whatever_the_horizon(
+    follow_up: dict[int, int],
+) -> None:
+    knee = _knee(kl_grades={0: 1, **follow_up})
+    last, early, middle = (kl_progression(knee, horizon_months=m) for m in (84, 30, 60))
+    for record in (early, middle):
+        assert record.event_observed == last.event_observed
+        assert (record.lower_months, record.upper_months) == (last.lower_months, last.upper_months)
+    if last.event_observed:
+        assert (early.value == 1) is (last.upper_months <= 30)
+    for horizon, record in ((30, early), (60, middle)):
+        assert record.followed_months <= horizon
+        assert (record.value == 0) is (horizon in follow_up and record.value != 1)
 
 
 @pytest.mark.parametrize(

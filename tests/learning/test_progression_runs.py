@@ -18,7 +18,7 @@ from kneeoa_mm.learning import features, members, training
 from kneeoa_mm.learning.inference import predict_knees
 from kneeoa_mm.learning.models import load_ensemble
 from kneeoa_mm.learning.sources import read_knees
-from kneeoa_mm.learning.study import refuse_other_horizon
+from kneeoa_mm.learning.study import join_cohort, refuse_other_horizon
 from kneeoa_mm.learning.train_jsl import train_jsl
 from kneeoa_mm.learning.views import Views
 from kneeoa_mm.metrics import auroc
@@ -172,6 +172,26 @@ def test_a_knee_lost_before_the_horizon_counts_for_hazards_and_not_for_the_horiz
     # half of the men were free to 36 months: by 48 half of them had it, not all
     assert risks["horizon"] > 0.85
     assert 0.3 < risks["hazard"] < 0.75
+
+
+@pytest.mark.parametrize(("visits", "n_unseen"), [("[24, 48]", 2), ("[24, 48, 72]", 0)])
+def test_events_after_the_last_visit_are_not_counted_since_hazards_do_not_see_them(
+    study, tmp_path, visits, n_unseen
+):
+    """One person's knees are free at 48 months and have it at 72."""
+
+    def late(table):
+        is_late = table["subject_id"] == "1"
+        seen = {"lower_months": 48.0, "upper_months": 72.0}
+        return table.assign(
+            **{f"jsl_48m_{k}": table[f"jsl_48m_{k}"].mask(is_late, v) for k, v in seen.items()}
+        )
+
+    cohort = changed_cohort(study, tmp_path / "cohort", late)
+    config = load_config(TrainJSLConfig, sets=[*HAZARD, f"visits_months={visits}"])
+    table = tables.read_table(cohort / "cohort.parquet", schemas.COHORT)
+    _, counts, _ = join_cohort(read_knees(study / "knees"), cohort, config)
+    assert counts["events"] == table["jsl_48m_event_observed"].sum() - n_unseen > 2
 
 
 def test_features_of_a_frozen_encoder_are_computed_once_and_predict_says_what_training_reported(
