@@ -31,7 +31,8 @@ def until_rivals(cohort: pd.DataFrame, outcome: Outcome) -> pd.DataFrame:
     What is read off films is known up to the last one. A rival before the next film was due came to
     a knee free of the event, as far as anybody saw; after a film that was skipped the event may
     have come first, and the knee stays censored at its last film. Films are due when any knee of
-    the cohort had one. Replacement is known to the day, and the cohort censors it at death.
+    the cohort had one; the day of a replacement that is the event is no film. Replacement alone is
+    known to the day, and the cohort censors it at death.
 
     Args:
         cohort: Rows that obey the schema ``COHORT``.
@@ -40,9 +41,8 @@ def until_rivals(cohort: pd.DataFrame, outcome: Outcome) -> pd.DataFrame:
     if outcome is Outcome.TKR:
         return cohort
     first = _first_rival(cohort, outcome)
-    lower, upper = (_numbers(cohort, f"{outcome}_{end}_months") for end in ("lower", "upper"))
-    due = np.unique(np.concatenate([lower, upper]))
-    due = np.append(due[~np.isnan(due)], np.inf)
+    lower = _numbers(cohort, f"{outcome}_lower_months")
+    due = np.append(_film_months(cohort, outcome), np.inf)
     next_film = due[np.minimum(np.searchsorted(due, lower, side="right"), len(due) - 1)]
     ended = (_numbers(cohort, f"{outcome}_event_observed") == 0) & (first <= next_film)
     # a day before the film that carries the date of its visit comes after that film
@@ -93,15 +93,30 @@ def cox_incidences(
     return score, by_horizon
 
 
+def _film_months(rows: pd.DataFrame, outcome: Outcome) -> Floats:
+    """Months at which any knee had a film, in order; the day of an event is none."""
+    lower, upper = (_numbers(rows, f"{outcome}_{end}_months") for end in ("lower", "upper"))
+    on_a_day = lower == upper
+    replaced_then = (upper == _replaced(rows)) & (outcome in _COUNTS_REPLACEMENT)
+    films = np.concatenate([lower[~on_a_day], upper[~(on_a_day | replaced_then)]])
+    months: Floats = np.unique(films[~np.isnan(films)])
+    return months
+
+
 def _first_rival(rows: pd.DataFrame, outcome: Outcome) -> Floats:
     """When death or replacement, where that is no part of the outcome, came first; else NaN."""
     died = _numbers(rows, "death_months")
     if outcome in _COUNTS_REPLACEMENT:
         return died
-    is_replaced = _numbers(rows, "tkr_event_observed") == 1
-    replaced = np.where(is_replaced, _numbers(rows, "tkr_upper_months"), np.nan)
-    first: Floats = np.fmin(died, replaced)
+    first: Floats = np.fmin(died, _replaced(rows))
     return first
+
+
+def _replaced(rows: pd.DataFrame) -> Floats:
+    """When each knee was replaced; else NaN."""
+    is_replaced = _numbers(rows, "tkr_event_observed") == 1
+    when: Floats = np.where(is_replaced, _numbers(rows, "tkr_upper_months"), np.nan)
+    return when
 
 
 def _numbers(rows: pd.DataFrame, name: str) -> Floats:

@@ -38,8 +38,9 @@ _INCIDENCE = (
     "incidences. Uno's C alone takes competing events for censoring."
 )
 _UNTOLD = (
-    "The predicted risks are cumulative incidences with competing events, of which the table tells "
-    "none: what was observed takes them for censoring, and lies too high where there were any."
+    "The predicted risks are cumulative incidences with competing events, and of no knee does the "
+    "table tell that one came first: what was observed takes them for censoring, and lies too high "
+    "where there were any."
 )
 
 Floats = NDArray[np.float64]

@@ -109,6 +109,25 @@ def test_a_rival_ends_a_knee_up_to_the_next_film_and_not_after_a_film_was_skippe
     assert ended.tolist() == [False, False, True, False, True, True, True]
 
 
+def test_the_day_of_a_replacement_that_is_the_event_is_no_film():
+    """Films at 12, 24, 36 and 48 months: at 24.5 none was due, and a death at 30 came before 36."""
+    composite = Outcome.JSL_OR_KR_48M
+    cohort = rows_of(
+        (0, 24.0, None, 30.0, None),  # died before the film of 36
+        (1, 24.0, 24.5, None, 24.5),  # replaced
+        (1, 13.0, 13.0, None, 13.0),  # replaced, by a table that gives the day alone
+        (0, 12.0, None, 23.0, None),  # died before the film of 24
+        (1, 24.0, 36.0, None, None),
+        (0, 24.0, None, 37.0, None),  # died after the film of 36 was skipped
+        (0, 48.0, None, None, 60.0),
+        outcome=composite,
+    )
+    data = read_time_to_event(until_rivals(cohort, composite), composite, where="")
+    found, ended = with_rivals(data)
+    assert found.months.tolist() == [30.0, 24.5, 13.0, 23.0, 36.0, 24.0, 48.0]
+    assert ended.tolist() == [True, False, False, True, False, False, False]
+
+
 def test_replacement_is_no_rival_of_an_outcome_that_counts_it():
     composite = Outcome.JSL_OR_KR_48M
     cohort = rows_of((1, 12.0, 24.0, None, None), (0, 12.0, None, None, 20.0), outcome=composite)
