@@ -26,6 +26,9 @@ from kneeoa_mm.records import Outcome
 Replacement = Literal["confirmed", "total", "reported"]
 """Which replacements count: adjudicated or seen; of these the total ones; or reported ones, too."""
 
+_MONTHS_TO_NEXT_CONTACT = 12
+"""Studies that date deaths, such as the OAI, see or call their people each year."""
+
 
 def kl_progression(
     knee: KneeHistory,
@@ -90,9 +93,10 @@ def tkr(
     """Knee replacement, adjudicated or seen on film, by the horizon.
 
     OAI: V99E?KRPCF "3: Replacement adjudicated, confirmed", or V99E?KRPSN "1: Yes", at V99E?KDAYS
-    days after enrolment. Knees without one are censored at death, or at the last contact, whose
-    V99RNTCNT is the code of a visit and not a number of months. A death of which only the visit is
-    known that found it (MOST) says nothing of the knee since the last contact, which censors it.
+    days after enrolment. Knees without one are censored at the last contact, whose V99RNTCNT is the
+    code of a visit and not a number of months; or at a death within the year until the next contact
+    was due. A later death came to who was lost before, and one of which only the visit is known
+    that found it (MOST) says nothing of the knee since the last contact, which censors both.
     The value needs the whole horizon: it is 1 for a replacement by then, 0 for a knee still
     followed without one, and missing for a knee that death or loss to follow-up hid before. Where
     no day is known but those between which it must lie, such as the last contact, it is missing if
@@ -103,23 +107,24 @@ def tkr(
         horizon_months: Until when; the interval uses the whole follow-up.
         counts: Which replacements; those that do not count hide the knee from their day on.
     """
-    when, end = knee.replacement_months, _last_seen(knee)
+    when = knee.replacement_months
     is_event, hidden_by = _replacement(knee, counts)
     if is_event:
-        return _replaced(knee, end, horizon_months)
+        return _replaced(knee, horizon_months)
     if hidden_by is not None:
         known_free = when if when is not None else 0.0
         value = 0 if known_free > horizon_months else None
         return _free_until(known_free, value, hidden_by, horizon_months)
+    end, missing = _followed_until(knee)
     if end is None:
         return OutcomeRecord(None, Reason.NO_OUTCOME_RECORD)
     value = 0 if end >= horizon_months else None
-    return _free_until(end, value, Reason.DIED if knee.is_dead else Reason.LOST, horizon_months)
+    return _free_until(end, value, missing, horizon_months)
 
 
-def _replaced(knee: KneeHistory, end: float | None, horizon_months: int) -> OutcomeRecord:
+def _replaced(knee: KneeHistory, horizon_months: int) -> OutcomeRecord:
     when, after = knee.replacement_months, knee.replacement_after_months
-    latest = end if when is None else when
+    latest = _last_known(knee) if when is None else when
     if latest is None:
         return OutcomeRecord(None, Reason.REPLACED)
     earliest = 0.0 if when is None else when if after is None else after
@@ -134,12 +139,25 @@ def _free_until(
     return OutcomeRecord(value, reason, 0, months, followed_months=min(months, horizon_months))
 
 
-def _last_seen(knee: KneeHistory) -> float | None:
-    is_dated = knee.is_dead and knee.death_after_months is None
-    if is_dated and knee.death_months is not None:
-        return knee.death_months
-    contact = knee.last_contact_months
+def _day_of_death(knee: KneeHistory) -> float | None:
+    return knee.death_months if knee.is_dead and knee.death_after_months is None else None
+
+
+def _last_known(knee: KneeHistory) -> float | None:
+    """Until when the person lived, as far as is known, and a replacement may have come."""
+    died, contact = _day_of_death(knee), knee.last_contact_months
+    if died is not None:
+        return died
     return knee.death_after_months if contact is None else contact
+
+
+def _followed_until(knee: KneeHistory) -> tuple[float | None, Reason]:
+    """Until when a replacement would have been heard of, and what hides it from then on."""
+    died, contact = _day_of_death(knee), knee.last_contact_months
+    # who died after the next contact was due had been lost, and nobody knows of the knee since
+    if died is not None and contact is not None and died > contact + _MONTHS_TO_NEXT_CONTACT:
+        return contact, Reason.LOST
+    return _last_known(knee), Reason.DIED if knee.is_dead else Reason.LOST
 
 
 def _replacement(knee: KneeHistory, counts: Replacement) -> tuple[bool, Reason | None]:

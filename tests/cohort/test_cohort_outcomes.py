@@ -213,6 +213,28 @@ def test_a_drop_in_grade_is_noticed(grades: dict[int, int], drops: bool) -> None
             _knee(is_dead=True, death_months=80.0, last_contact_months=72.0),
             OutcomeRecord(0, None, 0, 80.0, None),
         ),
+        # dead a year after the last contact, and when the next was missed: lost before
+        (
+            _knee(is_dead=True, death_months=36.0, last_contact_months=24.0),
+            OutcomeRecord(None, Reason.DIED, 0, 36.0, None),
+        ),
+        (
+            _knee(is_dead=True, death_months=36.1, last_contact_months=24.0),
+            OutcomeRecord(None, Reason.LOST, 0, 24.0, None),
+        ),
+        (
+            _knee(is_dead=True, death_months=100.0, last_contact_months=12.0),
+            OutcomeRecord(None, Reason.LOST, 0, 12.0, None),
+        ),
+        (
+            _knee(is_dead=True, death_months=100.0, last_contact_months=60.0),
+            OutcomeRecord(0, None, 0, 60.0, None),
+        ),
+        # a cohort without contacts knows of the death alone
+        (
+            _knee(is_dead=True, death_months=100.0, last_contact_months=None),
+            OutcomeRecord(0, None, 0, 100.0, None),
+        ),
         # dead on an unknown day: known to be free only up to the last contact
         (
             _knee(is_dead=True, last_contact_months=36.0),
@@ -238,6 +260,8 @@ def test_tkr_by_48_months(knee: KneeHistory, record: OutcomeRecord) -> None:
     [
         (_knee(is_replaced=True), 0.0),
         (_knee(is_replaced=True, last_contact_months=36.0), 36.0),
+        # some day before death, however long after the last contact: by 48 months or not
+        (_knee(is_replaced=True, is_dead=True, death_months=100.0, last_contact_months=12.0), 0.0),
         (_knee(is_replaced=True, replacement_months=29.5), 29.5),
         (_knee(is_replaced=True, replacement_months=60.0), 48.0),
     ],
