@@ -165,7 +165,8 @@ def _kl2(area: Metric) -> Metric:
         return area.prepare(diseased, probabilities[:, OSTEOARTHRITIS:].sum(axis=1))
 
     prepare.__doc__ = _kl2.__doc__
-    return Metric(prepare, "only one class in the truth", of_grades=True)
+    undefined, event_from = "only one class in the truth", int(OSTEOARTHRITIS)
+    return Metric(prepare, undefined, of_grades=True, event_from=event_from)
 
 
 auroc_kl2 = _kl2(auroc)

@@ -186,8 +186,8 @@ def resample(
     """A metric of the sample and of each draw.
 
     Rows that always come together are of one person. They have no draws: each would be the sample
-    itself, and look like certainty. Nor are there draws of a metric of events where all events, or
-    all others, are of one person.
+    itself, and look like certainty. Nor are there draws of a metric of events, or of KL 2 or more,
+    where all events, or all others, are of one person.
 
     Args:
         metric: What to compute.
@@ -211,7 +211,8 @@ def resample(
         return Resampled(value, np.empty(0), n)
     if all(np.array_equal(row, drawn[0]) for row in drawn):
         return Resampled(value, np.empty(0), n, ONE_PERSON)
-    reason, note = (None, None) if metric.of_grades else _few_persons(truth, drawn)
+    events = metric.events_in(truth)
+    reason, note = (None, None) if events is None else _few_persons(events, drawn, metric.event)
     if reason:
         return Resampled(value, np.empty(0), n, reason)
     at_once = max(1, _CELLS_AT_ONCE // n)
@@ -220,18 +221,16 @@ def resample(
     return Resampled(value, np.concatenate(draws), n, note=note)
 
 
-def _few_persons(truth: Labels, drawn: NDArray[Any]) -> tuple[str | None, str | None]:
+def _few_persons(events: Labels, drawn: NDArray[Any], event: str) -> tuple[str | None, str | None]:
     """Of events and non-events, why there is no interval, or what makes it doubtful."""
-    if not np.isin(truth, (0, 1)).all():
-        return None, None
     note = None
-    for named, of_class in (("without", truth == 0), ("with", truth == 1)):
+    for named, of_class in ((f"without {event}", events == 0), (f"with {event}", events == 1)):
         rows = drawn[of_class][:, :_DRAWS_THAT_TELL_PERSONS_APART]
         persons = len(np.unique(rows, axis=0))
         if persons == 1:
-            return f"one person alone has a knee {named} the event, so there is no interval", None
+            return f"one person alone has a knee {named}, so there is no interval", None
         if 0 < persons < FEW_PERSONS:
-            note = f"only {persons} persons have a knee {named} the event: the interval is too sure"
+            note = f"only {persons} persons have a knee {named}: the interval is too sure"
     return None, note
 
 

@@ -33,6 +33,8 @@ class Metric:
         undefined: Why the metric has no value, where it has none.
         of_grades: Whether its truth is grades, of which 0 and 1 are two among others, and not
             events.
+        event_from: Of a metric that knows grades by two kinds of knees alone, the lowest grade of
+            the second kind, which is its event; None where each grade counts.
     """
 
     def __init__(
@@ -41,11 +43,24 @@ class Metric:
         undefined: str,
         *,
         of_grades: bool = False,
+        event_from: int | None = None,
     ) -> None:
         update_wrapper(self, prepare)
         self.prepare = prepare
         self.undefined = undefined
         self.of_grades = of_grades
+        self.event_from = event_from
+
+    def events_in(self, truth: Labels) -> Labels | None:
+        """What the metric takes for events, coded 0 and 1, (n,); None where it knows none."""
+        if self.event_from is not None:
+            return (truth >= self.event_from).astype(np.int64)
+        return None if self.of_grades or not np.isin(truth, (0, 1)).all() else truth
+
+    @property
+    def event(self) -> str:
+        """Its event in words."""
+        return "the event" if self.event_from is None else f"KL {self.event_from} or more"
 
     def __call__(self, truth: Labels, prediction: Any, *, shares: Array | None = None) -> float:
         """The metric of the sample itself.

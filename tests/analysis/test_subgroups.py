@@ -197,6 +197,16 @@ def test_a_level_with_events_of_few_persons_takes_no_part_in_the_test(judge, tab
     assert "10 persons of each class" in sex["heterogeneity"]["auroc"]["reason"]
 
 
+def test_a_level_with_osteoarthritis_of_few_persons_takes_no_part_in_the_test(judge, table):
+    rare = table["sex"].eq("M") & table["kl_grade"].ge(2)
+    few = table.assign(kl_grade=table["kl_grade"].mask(rare & (rare.cumsum() > 7), 1))
+    sex = judge(few)["subgroups"]["kl"]["sex"]
+    assert "persons have a knee with KL 2 or more" in sex["levels"]["M"]["auroc_kl2"]["note"]
+    assert sex["heterogeneity"]["auroc_kl2"]["p_value"] is None
+    assert "10 persons of each class" in sex["heterogeneity"]["auroc_kl2"]["reason"]
+    assert "note" not in sex["levels"]["M"]["qwk"]
+
+
 def test_p_values_of_the_first_metric_are_adjusted_for_the_number_of_factors(judge, table):
     """Oracle: of two factors, twice the smaller P, and the larger or that (Holm 1979)."""
     factors = judge(table, subgroups=("sex", "age_years"))["subgroups"]["jsl_48m"]

@@ -53,6 +53,23 @@ def test_an_interval_of_few_events_carries_a_note(events, is_doubtful):
     assert (few_without.note is not None) == is_doubtful
 
 
+@pytest.mark.parametrize("persons", [1, 9, 10])
+@pytest.mark.parametrize("blocks", [None, np.arange(160) // 80])
+def test_osteoarthritis_of_few_persons_is_told_like_any_event(persons, blocks):
+    """Oracle: the area of the same risks for the event "KL 2 or more"."""
+    event, score, weights = _study(persons, 0)
+    risk = 1 / (1 + np.exp(-score))
+    grades = np.where(event == 1, 2 + np.arange(160) % 3, np.arange(160) // 2 % 2)
+    probabilities = np.outer(1 - risk, [0.5, 0.5, 0, 0, 0]) + np.outer(risk, [0, 0, 0.5, 0.3, 0.2])
+    graded = metrics.grade_ranking(blocks)["auroc_kl2"]
+    area = metrics.auroc if blocks is None else metrics.auroc_within(blocks)
+    found = metrics.estimate(graded, grades, probabilities, weights)
+    expected = metrics.estimate(area, event, risk, weights)
+    assert (found.ci_low, found.ci_high) == (expected.ci_low, expected.ci_high)
+    for told, of_event in ((found.reason, expected.reason), (found.note, expected.note)):
+        assert told == (of_event and of_event.replace("the event", "KL 2 or more"))
+
+
 def test_without_nearly_all_draws_there_is_no_interval():
     """Two persons with the event are missing from an eighth of the draws: (1 - 2 / n)^n.
 
