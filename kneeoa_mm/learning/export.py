@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -22,16 +21,16 @@ from kneeoa_mm.config import read_yaml_mapping
 from kneeoa_mm.errors import InputError, KneeOAError, OutputExistsError
 from kneeoa_mm.learning import onnx_graph
 from kneeoa_mm.learning.dataset import to_input
+from kneeoa_mm.learning.ensemble import EnsembleRules
 from kneeoa_mm.learning.inference import to_probabilities
 from kneeoa_mm.learning.losses import grade_targets
-from kneeoa_mm.learning.models import ENSEMBLE_FILE, Model, load_model
+from kneeoa_mm.learning.models import ENSEMBLE_FILE, Model, load_model, read_run
 from kneeoa_mm.learning.networks import Network, build_network
 from kneeoa_mm.learning.onnx_graph import Answer
 from kneeoa_mm.learning.views import CROPS
 from kneeoa_mm.model_folder import (
     ModelCard,
     Preprocessing,
-    member_folders,
     read_model,
     write_model,
 )
@@ -78,7 +77,7 @@ def export(
             the model.
         KneeOAError: The export does not say the same as the model.
         MissingExtraError: The extra ``onnx`` is not installed.
-        ModelFolderError: There is no usable model.
+        ModelFolderError: There is no usable model, or its run was interrupted.
         OutputExistsError: ``out`` exists.
     """
     if model.resolve().is_relative_to(out.resolve()):
@@ -88,6 +87,8 @@ def export(
             where=model,
             fix="name another folder with --out",
         )
+    # an interrupted run, copied without its checkpoints, would pass as a whole one
+    folders, rules = read_run(model)
     given = {"licence": licence, "trained_on": trained_on}
     said = {name: text for name, text in given.items() if text is not None}
     if form == "onnx":
@@ -97,15 +98,20 @@ def export(
                 found="--half with --format onnx",
                 fix="add --format safetensors, or leave out --half",
             )
-        return _export_onnx(model, out, said, overwrite=overwrite)
-    return _export_weights(model, out, said, half=half, overwrite=overwrite)
+        return _export_onnx(folders, rules, out, said, overwrite=overwrite)
+    return _export_weights(model, folders, out, said, half=half, overwrite=overwrite)
 
 
 def _export_weights(
-    model: Path, out: Path, said: dict[str, str], *, half: bool, overwrite: bool
+    model: Path,
+    folders: list[Path],
+    out: Path,
+    said: dict[str, str],
+    *,
+    half: bool,
+    overwrite: bool,
 ) -> StageResult:
     refuse_taken(out, None, overwrite=overwrite)
-    folders = member_folders(model)
     # all are made and proven before the first is written
     made = {folder: _rewritten(folder, half=half) for folder in folders}
     settings = model / CONFIG_FILE
@@ -181,9 +187,16 @@ def halved(weights: bytes) -> bytes:
     return save(tensors)
 
 
-def _export_onnx(model: Path, out: Path, said: dict[str, str], *, overwrite: bool) -> StageResult:
+def _export_onnx(
+    folders: list[Path],
+    rules: EnsembleRules,
+    out: Path,
+    said: dict[str, str],
+    *,
+    overwrite: bool,
+) -> StageResult:
     onnx_graph.require()
-    members = [load_model(folder) for folder in member_folders(model)]
+    members = [load_model(folder) for folder in folders]
     is_file = out.suffix == ".onnx"
     if is_file and len(members) > 1:
         raise InputError(
@@ -202,15 +215,13 @@ def _export_onnx(model: Path, out: Path, said: dict[str, str], *, overwrite: boo
         refuse_taken(out, None, overwrite=overwrite)
     # all are made and proven before the first is written
     made = {member.name: _graph(member) for member in members}
-    rules = model / ENSEMBLE_FILE
-    ensemble = json.loads(rules.read_text(encoding="utf-8")) if rules.is_file() else {}
     document = {
         "format": "onnx",
         "opset": onnx_graph.OPSET,
         "package_version": __version__,
         "inputs": _INPUTS,
-        "ensemble": ensemble,
-        "views": _views(ensemble),
+        "ensemble": rules.model_dump(mode="json", exclude_unset=True),
+        "views": _views(rules),
         "members": [
             _entry(member, files[member.name], *made[member.name]) | said for member in members
         ],
@@ -238,13 +249,14 @@ def _export_onnx(model: Path, out: Path, said: dict[str, str], *, overwrite: boo
     )
 
 
-def _views(ensemble: dict[str, Any]) -> dict[str, Any]:
+def _views(rules: EnsembleRules) -> dict[str, Any]:
     """What a member's probabilities are averaged over, in numbers that nobody could guess."""
-    crops = ensemble.get("test_time_crops", 0)
     columns = ("across", "down", "scale")
     return {
-        "crops": [dict(zip(columns, crop, strict=True)) for crop in CROPS[: crops + 1]],
-        "flip": ensemble.get("test_time_flip", False),
+        "crops": [
+            dict(zip(columns, crop, strict=True)) for crop in CROPS[: rules.test_time_crops + 1]
+        ],
+        "flip": rules.test_time_flip,
         "how": "each view is the image, enlarged by 1 / scale about its middle, which was moved by "
         "shares of its side first: the grey at u, v, from -1 to 1 over the image, is that at "
         "scale * u + 2 * across, scale * v + 2 * down, between pixels linear and beyond the border "

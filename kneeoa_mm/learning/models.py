@@ -117,6 +117,19 @@ def load_ensemble(model: Path) -> Ensemble:
         ModelFolderError: There is no model, one is damaged, they predict different things, or the
             run was interrupted.
     """
+    folders, rules = read_run(model)
+    members = tuple(load_model(folder) for folder in folders)
+    if len({member.card.outputs for member in members}) > 1:
+        raise ModelFolderError("The members of this run predict different things.", where=model)
+    return Ensemble(members, rules)
+
+
+def read_run(model: Path) -> tuple[list[Path], EnsembleRules]:
+    """The folders of the members of a whole run, or of a single model, and the rules.
+
+    Raises:
+        ModelFolderError: There is no model, the rules are damaged, or the run was interrupted.
+    """
     if (model / CHECKPOINTS_FOLDER).is_dir() and not (model / ENSEMBLE_FILE).is_file():
         raise ModelFolderError(
             "This run has not been finished: members may be missing, and nothing is calibrated.",
@@ -124,10 +137,7 @@ def load_ensemble(model: Path) -> Ensemble:
             where=model,
             fix="go on with it by --resume, or name one of its members",
         )
-    members = tuple(load_model(folder) for folder in member_folders(model))
-    if len({member.card.outputs for member in members}) > 1:
-        raise ModelFolderError("The members of this run predict different things.", where=model)
-    return Ensemble(members, _read_rules(model / ENSEMBLE_FILE))
+    return member_folders(model), _read_rules(model / ENSEMBLE_FILE)
 
 
 def _read_rules(path: Path) -> EnsembleRules:

@@ -349,6 +349,23 @@ def test_an_unfinished_run_is_no_model(run, tmp_path):
         load_ensemble(copy)
 
 
+@pytest.mark.parametrize("form", ["onnx", "safetensors"])
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [(None, "not been finished"), ("{", "rules of the ensemble"), ('{"new": 1}', "newer version")],
+)
+def test_what_predict_refuses_is_not_exported(run, tmp_path, form, rules, said):
+    """The copy leaves the checkpoints behind, which alone tell that a run was interrupted."""
+    copy = shutil.copytree(run, tmp_path / "kl")
+    (copy / "checkpoints").mkdir()
+    (copy / "ensemble.json").unlink()
+    if rules is not None:
+        (copy / "ensemble.json").write_text(rules)
+    with pytest.raises(ModelFolderError, match=said):
+        export(copy, tmp_path / "out", form=form)
+    assert not (tmp_path / "out").exists()
+
+
 def test_without_the_extra_it_says_what_to_install(run, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_graph, "find_spec", lambda name: None)
     code, _, error = cli(run, "--out", tmp_path / "onnx")
