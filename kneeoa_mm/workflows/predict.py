@@ -164,7 +164,9 @@ def _predict(
     notes += framing_notes(predictions["framing"], contract.field_of_view_plateau_widths)
     if rejects is not None:
         predictions["source"] = knees["source"]
-        predictions = pd.concat([predictions, _rejected_rows(rejects)], ignore_index=True)
+        predictions = pd.concat(
+            [predictions, _rejected_rows(rejects, predictions)], ignore_index=True
+        )
     members = {m.name: {"weights_sha256": m.card.weights_sha256} for m in ensemble.members}
     tables.write_table(predictions, schemas.PREDICTIONS, out, extra={"members": members})
     notes += _look(predictions, out)
@@ -244,12 +246,20 @@ def _unknown_categories(ensemble: Ensemble, clinical: pd.DataFrame) -> tuple[str
     )
 
 
-def _rejected_rows(rejects: pd.DataFrame) -> pd.DataFrame:
-    """One row a film without a knee, so that no input vanishes."""
+def _rejected_rows(rejects: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
+    """One row a film without a knee, so that no input vanishes.
+
+    Knees of which nothing is known bear the same name, so copies are counted on from theirs.
+    """
     unknown = KneeKey(None, None, None, None)
+    keys = map(KneeKey.parse, predictions["knee_id"])
+    copies = [key.copy for key in keys if replace(key, copy=1) == unknown]
+    first = max(copies, default=1) + 1
     return pd.DataFrame(
         {
-            "knee_id": [f"{unknown}:{number}" for number in range(2, len(rejects) + 2)],
+            "knee_id": [
+                str(replace(unknown, copy=copy)) for copy in range(first, first + len(rejects))
+            ],
             "subject_id": "-",
             "laterality": "-",
             "status": str(PredictionStatus.REJECTED),

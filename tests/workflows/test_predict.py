@@ -346,6 +346,31 @@ def test_a_picture_among_films_hides_none_of_them(shipped, tmp_path, films):
     assert "preview.png" in set(found["source"])
 
 
+@pytest.fixture
+def nameless(tmp_path):
+    """Three films whose headers name neither person nor side, and a broken one."""
+    folder = tmp_path / "nameless"
+    for seed in range(3):
+        knee = phantoms.knee_film(
+            ((50.0, 55.0, Laterality.RIGHT),),
+            size_mm=(100.0, 110.0),
+            spacing_mm=(0.8, 0.8),
+            seed=seed,
+        )
+        blank = {"PatientID": None, "ImageLaterality": None, "ImagerPixelSpacing": [0.8, 0.8]}
+        phantoms.write_film(folder / f"{seed}.dcm", film=knee, **blank)
+    (folder / "broken.dcm").write_bytes(b"no film at all")
+    return folder
+
+
+def test_films_of_nobody_and_a_broken_one_have_names_of_their_own(shipped, nameless):
+    code, _, error = run("predict", nameless)
+    assert code == 4, error
+    found = tables.read_table(Path("predictions.csv"), schemas.PREDICTIONS)
+    assert found["knee_id"].tolist() == ["-:-:-:-", *(f"-:-:-:-:{copy}" for copy in (2, 3, 4))]
+    assert found["status"].tolist()[-1] == "rejected"
+
+
 def test_a_split_of_the_clinical_table_stands_beside_a_rejected_film(shipped, tmp_path, films):
     assert run("predict", films, "--ids", "keep", "--out", "first.csv")[0] == 4
     first = pd.read_csv("first.csv")
