@@ -316,6 +316,8 @@ def _document(
     has_levels = not contest.sampled_on_outcome
     distorted_by = {name: run.distorted_by for name, run in runs.items() if run.distorted_by}
     n_persons = knees["subject_id"].nunique()
+    inputs = {name: run.inputs for name, run in runs.items()}
+    inputs |= {name: model.inputs for name, model in simple.items()}
     matched = "matched_pair" in knees and knees["matched_pair"].notna().any()
     return {
         "outcome": str(settings.outcome),
@@ -326,10 +328,9 @@ def _document(
         "folds": len(np.unique(contest.folds)),
         "sampled_on_outcome": contest.sampled_on_outcome,
         "weighted_to": _weighted_to(contest),
-        "verdict": sentences(apart),
+        "verdict": sentences(apart, inputs),
         "notes": notes(contest, runs, list(simple), settings.outcome, n_persons),
-        "inputs": {name: run.inputs for name, run in runs.items()}
-        | {name: model.inputs for name, model in simple.items()},
+        "inputs": inputs,
         "models": {
             name: {metric: as_json(each.estimate()) for metric, each in metrics.items()}
             for name, metrics in found.items()

@@ -40,6 +40,8 @@ BASELINE = frozenset(
 """Columns of the cohort table that may be known when a prediction is made."""
 RESERVED = ("clinical", "clinical_boosted", "kl_grade", "mjsw")
 """Names of the simple models that a run could have."""
+UNREAD = "_without_reading"
+"""Ends the name of what a run says where no grade was read."""
 
 _NAME = re.compile(r"^\w+$")
 _GRADE_INPUTS = {"read": ("KL grade as read",), "predicted": ("KL grade as predicted",)}
@@ -143,7 +145,7 @@ def read_run(
         # the branch that speaks there sees no reading at all, the other knee's grade included
         unread_factors = tuple(factor for factor in factors if factor not in READINGS)
         inputs = ", ".join(["image", *unread_factors, "no reading of either knee"])
-        found[f"{name}_without_reading"] = ComparedRun(
+        found[f"{name}{UNREAD}"] = ComparedRun(
             knees[unread].dropna(), unread_factors, inputs, distorted_by
         )
     return found

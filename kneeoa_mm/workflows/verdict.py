@@ -9,7 +9,7 @@ import numpy as np
 
 from kneeoa_mm.analysis.report.words import in_a_sentence, model_name
 from kneeoa_mm.records import Outcome
-from kneeoa_mm.workflows.compared_runs import ComparedRun
+from kneeoa_mm.workflows.compared_runs import UNREAD, ComparedRun
 from kneeoa_mm.workflows.comparison import FUSED, NO_GRADE, Contest
 
 
@@ -18,18 +18,35 @@ def name_of(model: str) -> str:
     return in_a_sentence(model_name(model))
 
 
-def sentences(differences: Mapping[str, Any]) -> list[str]:
+def sentences(differences: Mapping[str, Any], inputs: Mapping[str, str]) -> list[str]:
     """One sentence on fusion as a whole, then one a pair of models.
 
     Args:
         differences: Of ``comparison.differences``.
+        inputs: What each model was told, as ``compare.json`` has it.
     """
     found = [(*pair.split("-"), metrics["auroc"]) for pair, metrics in differences.items()]
     lines = [_sentence(first, second, estimate) for first, second, estimate in found]
-    against = {second: estimate for first, second, estimate in found if first == FUSED}
+    against = {
+        second: estimate
+        for first, second, estimate in found
+        if first == FUSED and _is_simpler(second, inputs)
+    }
     if against:
         lines.insert(0, _on_fusion(against))
     return lines
+
+
+def _is_simpler(name: str, inputs: Mapping[str, str]) -> bool:
+    """Whether a model is a simple one, or a run that is told some of what ``fused`` is told.
+
+    A run that is told as much, or something else, is another fusion: whether ``fused`` beats it
+    says nothing on fusion itself. Nor does what a run says where there is no reading.
+    """
+    told = inputs[name].split(", ")
+    if told[0] != "image":
+        return True
+    return not name.endswith(UNREAD) and set(told) < set(inputs[FUSED].split(", "))
 
 
 def _on_fusion(against: Mapping[str, Mapping[str, Any]]) -> str:

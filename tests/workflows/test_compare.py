@@ -193,6 +193,28 @@ def test_fusion_that_does_not_help_is_said_in_words(study, events, tmp_path):
     assert "clinical factors alone" in result.notes[0]
 
 
+def test_a_run_that_is_told_as_much_as_fused_is_no_simpler_model(study, events, tmp_path):
+    """Two fusions that tie, each with its branch for knees without a reading, say nothing of it."""
+    risk = image_risk(events, seed=1)
+    told = {"factors": FACTORS, "config": "kl_input: read\n"}
+    unread = {"columns": {"jsl_48m_prob_without_reading": risk}}
+    runs = {
+        "fused": study.run("fusion", risk, **told, **unread),
+        "joint": study.run("joint", risk, **told, **unread),
+        "other": study.run("other", risk, factors=("age_years", "bmi_kg_m2")),
+        "image": study.run("picture", image_risk(events, seed=2, shift=0.3)),
+    }
+    document, _ = comparison(study, tmp_path / "out", runs, n_boot=0)
+    for name in ("joint", "other", "fused_without_reading", "joint_without_reading"):
+        assert document["differences"][f"fused-{name}"]["auroc"]["value"] == 0
+    assert document["verdict"][0].startswith("Fusion helps here")
+    assert sum("cannot be t" in sentence for sentence in document["verdict"]) == 4
+    # told no more than fused is, and less
+    runs["some"] = study.run("some", risk, factors=("sex",), config="kl_input: read\n")
+    document, _ = comparison(study, tmp_path / "less", runs, n_boot=0)
+    assert document["verdict"][0].endswith("ranks knees better than some.")
+
+
 def test_only_knees_that_all_runs_predict_are_compared(study, events, tmp_path):
     risk = image_risk(events, seed=2)
     runs = {"a": study.run("whole", risk), "b": study.run("half", risk, rows=slice(0, 100))}
