@@ -232,6 +232,7 @@ PREDICTIONS = _schema(
             required=False,
         ),
         "seen_in_training": _column(bool),
+        "qc_flags": _column(str, nullable=True, required=False),
         "framing": _column(
             str, _is_in(["matched", "whole", "too_narrow"]), nullable=True, required=False
         ),
@@ -254,8 +255,9 @@ PREDICTIONS = _schema(
     },
 )
 """One row a knee; ``kl_set`` holds the grades among which the true one is as often as the model was
-calibrated for, joined by ``;``; ``framing`` says whether its image was ``matched`` to the model's
-field of view, used ``whole`` because that of the image or of the model is unknown, or
+calibrated for, joined by ``;``; ``qc_flags`` are those of the table of knees, where it has them,
+and missing where a film gave no knee; ``framing`` says whether its image was ``matched`` to the
+model's field of view, used ``whole`` because that of the image or of the model is unknown, or
 ``too_narrow`` for it. ``NAME_prob`` is the risk of outcome NAME by its horizon, ``NAME_cif_24`` its
 cumulative incidence by 24 months. In a model that was trained with the read grade and without,
 ``kl_input`` says whether the knee had a reading (``read``) or not (``none``), and

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Hashable
 from dataclasses import replace
 from pathlib import Path
@@ -162,6 +163,9 @@ def _predict(
         )
     contract = ensemble.members[0].card.preprocessing
     notes += framing_notes(predictions["framing"], contract.field_of_view_plateau_widths)
+    if "qc_flags" in knees:
+        predictions["qc_flags"] = knees["qc_flags"].to_numpy()
+        notes += _flagged(knees["qc_flags"])
     if rejects is not None:
         predictions["source"] = knees["source"]
         predictions = pd.concat(
@@ -244,6 +248,15 @@ def _unknown_categories(ensemble: Ensemble, clinical: pd.DataFrame) -> tuple[str
         + ", ".join(f"{text!r} of {knee}" for knee, text in texts.head(_SHOWN).items())
         for name, texts in strange.items()
     )
+
+
+def _flagged(flags: pd.Series) -> tuple[str, ...]:
+    """How many knees ``preprocess`` had doubts of, and which, the most frequent first."""
+    counts = Counter(flag for text in flags for flag in text.split(";") if flag)
+    if not counts:
+        return ()
+    named = ", ".join(f"{n} {flag}" for flag, n in counts.most_common())
+    return (f"{flags.ne('').sum()} of {len(flags)} knees carry a QC flag (qc_flags): {named}.",)
 
 
 def _rejected_rows(rejects: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:

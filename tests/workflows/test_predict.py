@@ -371,6 +371,26 @@ def test_films_of_nobody_and_a_broken_one_have_names_of_their_own(shipped, namel
     assert found["status"].tolist()[-1] == "rejected"
 
 
+def test_doubts_about_films_reach_the_table_and_the_person(shipped, tmp_path):
+    """A knee whose side is in doubt is graded all the same, perhaps as the other one."""
+    films = tmp_path / "films"
+    for seed, side in enumerate(("R", "L")):
+        stated = {"ImageLaterality": side, "ImagerPixelSpacing": [0.8, 0.8]}
+        film = phantoms.knee_film(
+            ((50.0, 55.0, Laterality.RIGHT),), size_mm=(100.0, 110.0), spacing_mm=(0.8, 0.8)
+        )
+        phantoms.write_film(films / f"{seed}_R.dcm", film=film, **stated)
+    (films / "broken.dcm").write_bytes(b"no film at all")
+    code, shown, error = run("predict", films, "--ids", "keep", "--out", "grades.parquet")
+    assert code == 4, error
+    found = tables.read_table(Path("grades.parquet"), schemas.PREDICTIONS).set_index("source")
+    flags = found["qc_flags"].fillna("").str.split(";")
+    doubtful = flags.map(lambda each: "laterality_conflict" in each)
+    assert doubtful.to_dict() == {"0_R.dcm": False, "1_R.dcm": True, "broken.dcm": False}
+    assert found["qc_flags"].isna().tolist() == [False, False, True]
+    assert "1 laterality_conflict" in " ".join(shown.split())
+
+
 def test_a_split_of_the_clinical_table_stands_beside_a_rejected_film(shipped, tmp_path, films):
     assert run("predict", films, "--ids", "keep", "--out", "first.csv")[0] == 4
     first = pd.read_csv("first.csv")
