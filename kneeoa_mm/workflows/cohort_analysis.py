@@ -67,7 +67,7 @@ def analyse_cohort(
             whole for a person to read.
         spec: The cohort.
         runs: Name to run folder of ``train-jsl``; the first that predicts an outcome is judged over
-            time beside Cox models of clinical factors and KL grade.
+            time beside Cox models of clinical factors and KL grade, where its risks allow that.
         folds: Folds of the cohort.
         n_boot: Draws of persons.
         seed: Of folds and draws.
@@ -88,20 +88,11 @@ def analyse_cohort(
     drawn: dict[str, Any] = {"n_boot": n_boot, "seed": seed}
     for outcome in Outcome:
         predicting = {name: run for name, run in runs.items() if _predicts(run, outcome)}
-        survived = attempts.attempt(
-            f"survival {outcome}",
-            partial(
-                survive,
-                out / "cohort",
-                out / "survival" / outcome,
-                outcome=outcome,
-                predictions=next(iter(predicting.values()), None),
-                **drawn,
-            ),
-        )
-        if survived is None:
-            continue
-        documents[outcome] = json.loads((survived.out / SURVIVAL_FILE).read_text(encoding="utf-8"))
+        survived = _survived(attempts, outcome, predicting, out, drawn)
+        if survived is not None:
+            text = (survived.out / SURVIVAL_FILE).read_text(encoding="utf-8")
+            documents[outcome] = json.loads(text)
+        # needs values at the horizon, and no times
         if predicting and cohort[outcome].notna().any():
             folder = out / "compare" / outcome
             attempts.attempt(
@@ -133,6 +124,23 @@ def analyse_cohort(
         notes=tuple(notes),
         next_step=f"kneeoa-mm report {out} --out report.html",
     )
+
+
+def _survived(
+    attempts: Attempts,
+    outcome: Outcome,
+    predicting: Mapping[str, Path],
+    out: Path,
+    drawn: Mapping[str, Any],
+) -> StageResult | None:
+    """Survival with the predictions of the first run; without, where these cannot be judged."""
+    stage, folder = f"survival {outcome}", out / "survival" / outcome
+    work = partial(survive, out / "cohort", folder, outcome=outcome, **drawn)
+    found = None
+    if predicting:
+        name, run = next(iter(predicting.items()))
+        found = attempts.attempt(f"{stage} with {name}", partial(work, predictions=run))
+    return attempts.attempt(stage, work) if found is None else found
 
 
 def _predicts(run: Path, outcome: Outcome) -> bool:

@@ -6,11 +6,11 @@ import json
 
 import numpy as np
 import pytest
-from known_runs import Study, image_risk
+from known_runs import Study, image_risk, two_knees_a_person
 
 from kneeoa_mm.analysis import survival
 from kneeoa_mm.cohort.build import build_cohort
-from kneeoa_mm.cohort_spec import read_cohort_spec
+from kneeoa_mm.cohort_spec import CohortSpec, read_cohort_spec
 from kneeoa_mm.schemas import COHORT, FOLDS
 from kneeoa_mm.synthetic.oai_tables import SIDES, subject_rows, write_tables
 from kneeoa_mm.synthetic.progression import VISIT_MONTHS, simulate
@@ -19,6 +19,13 @@ from kneeoa_mm.tables import read_table
 from kneeoa_mm.workflows.cohort_analysis import analyse_cohort
 
 N_SUBJECTS, N_BOOT = 150, 7
+TIMES = [f"kl_progression_{name}" for name in ("event_observed", "lower_months", "upper_months")]
+
+
+def folds_of_first(folder, spec):
+    """Subject to fold of a cohort that is built beforehand, as that of the analysis will be."""
+    first = build_cohort(folder / "tables", folder / "first", spec=spec).out
+    return read_table(first / "folds.parquet", FOLDS).set_index("subject_id")["fold"]
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +39,8 @@ def results(tmp_path_factory):
         for i, person in people
     ]
     write_tables(folder / "tables", rows)
-    first = build_cohort(folder / "tables", folder / "first", spec=spec).out
-    knees = read_table(first / "cohort.parquet", COHORT)
-    fold_of = read_table(first / "folds.parquet", FOLDS).set_index("subject_id")["fold"]
+    fold_of = folds_of_first(folder, spec)
+    knees = read_table(folder / "first" / "cohort.parquet", COHORT)
     study = Study(folder, knees.assign(fold=knees["subject_id"].map(fold_of).astype(int)))
     happened = knees["jsl_48m"].fillna(0).to_numpy(int)
     run = study.run("image", image_risk(happened, seed=1))
@@ -62,3 +68,46 @@ def test_a_run_is_compared_on_the_outcome_that_it_predicts_alone(results):
 )
 def test_all_parts_draw_as_often_as_was_asked(results, place):
     assert json.loads((results.out / place).read_text())["provenance"]["n_boot"] == N_BOOT
+
+
+def analysed(folder, monkeypatch, told, columns=None):
+    """Analysis of a table that tells an outcome in these columns, and of a run that predicts it."""
+    outcome = "kl_progression"
+    knees = two_knees_a_person(60, seed=0).rename(columns={"jsl_48m": outcome})
+    happened = knees[outcome].to_numpy()
+    knees[TIMES[0]] = happened
+    knees[TIMES[1]], knees[TIMES[2]] = 48 - 12 * happened, np.where(happened, 48, np.nan)
+    (folder / "tables").mkdir()
+    knees.to_csv(folder / "tables" / "knees.csv", index=False)
+    names = ("subject_id", "laterality", "kl_grade", "age_years", "sex", *told)
+    tables = {"enrollees": {"file": "knees.csv", "columns": {name: name for name in names}}}
+    spec = CohortSpec.model_validate({"name": "t", "visits": {"V00": 0}, "tables": tables})
+    knees["fold"] = knees["subject_id"].map(folds_of_first(folder, spec))
+    run = Study(folder, knees, outcome).run("image", image_risk(happened, seed=1), columns=columns)
+    monkeypatch.setattr(survival, "_draw", lambda *_: ())
+    out = analyse_cohort(
+        folder / "tables", folder / "out", spec=spec, runs={"image": run}, n_boot=N_BOOT
+    ).out
+    rows = json.loads((out / "not_computed" / "not_computed.json").read_text())["not_computed"]
+    return out, {row["stage"]: row["reason"] for row in rows}
+
+
+def test_runs_are_compared_where_no_times_are_known(tmp_path, monkeypatch):
+    """A source that tells who progressed and not when."""
+    out, not_computed = analysed(tmp_path, monkeypatch, ["kl_progression"])
+    document = json.loads((out / "compare/kl_progression/compare.json").read_text())
+    assert "image" in document["models"]
+    assert not_computed["survival kl_progression"].startswith("No knee has the event")
+
+
+def test_predictions_that_cannot_be_judged_over_time_leave_the_cohort_its_survival(
+    tmp_path, monkeypatch
+):
+    """The run has the incidence by 60 months alone, and the cohort judges at 48."""
+    by_60 = {"kl_progression_cif_60": 0.5}
+    out, not_computed = analysed(tmp_path, monkeypatch, TIMES, by_60)
+    document = json.loads((out / "survival/kl_progression/survival.json").read_text())
+    assert "predictions" not in document["prognosis"]["models"]
+    assert "by another horizon" in not_computed["survival kl_progression with image"]
+    assert "survival kl_progression" not in not_computed
+    assert (out / "compare/kl_progression/compare.json").exists()
