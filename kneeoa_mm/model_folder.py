@@ -64,6 +64,9 @@ class SeenSubjects(Settings):
     """Subjects whose images changed the weights."""
     selection: tuple[str, ...]
     """Subjects on whom the epoch was chosen."""
+    has_unknown: bool = False
+    """Some images were of unknown subjects, each of which counted as a subject of its own: whether
+    the model has seen a person cannot be told. False in models of before, which do not say."""
 
     @classmethod
     def of(cls, training: Iterable[str], selection: Iterable[str], *, salt: bytes) -> SeenSubjects:
@@ -79,13 +82,16 @@ class SeenSubjects(Settings):
         """No subject yet, and a salt of its own."""
         return cls.of((), (), salt=secrets.token_bytes(16))
 
-    def and_also(self, training: Iterable[str], selection: Iterable[str]) -> SeenSubjects:
+    def and_also(
+        self, training: Iterable[str], selection: Iterable[str], *, has_unknown: bool = False
+    ) -> SeenSubjects:
         """These subjects and further ones, of a model that went on from another one."""
         more = SeenSubjects.of(training, selection, salt=bytes.fromhex(self.salt))
         return SeenSubjects(
             salt=self.salt,
             training=tuple(sorted({*self.training, *more.training})),
             selection=tuple(sorted({*self.selection, *more.selection})),
+            has_unknown=self.has_unknown or has_unknown,
         )
 
     def in_training(self, subject_ids: Iterable[str]) -> set[str]:
@@ -233,11 +239,23 @@ def member_folders(model: Path) -> list[Path]:
     """Folders of the models in ``model``: itself, or the members of a training run.
 
     Raises:
-        ModelFolderError: There is none.
+        ModelFolderError: There is none, or a member is not complete.
     """
     if (model / CARD_FILE).is_file():
         return [model]
-    members = sorted(path.parent for path in (model / "members").glob(f"*/{CARD_FILE}"))
+    members, with_weights = (
+        sorted(path.parent for path in (model / "members").glob(f"*/{name}"))
+        for name in (CARD_FILE, WEIGHTS_FILE)
+    )
+    if without_card := sorted(set(with_weights) - set(members)):
+        # passed over, it would leave a smaller run that looks whole
+        raise ModelFolderError(
+            "A member of the run is not complete.",
+            expected=f"{CARD_FILE} beside {WEIGHTS_FILE} in every folder of members/",
+            found=f"no {CARD_FILE} in {', '.join(path.name for path in without_card)}",
+            where=model,
+            fix="copy the run again from its source, or go on with its training by --resume",
+        )
     if not members:
         raise ModelFolderError(
             "There is no model here.",

@@ -1,6 +1,7 @@
 """Model folders: what was written comes back, and whatever is not that is refused."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -124,3 +125,12 @@ def test_a_run_lists_its_members_and_a_member_itself(folder, tmp_path):
     assert member_folders(run / "members" / "00") == [run / "members" / "00"]
     with pytest.raises(ModelFolderError, match="no such folder"):
         member_folders(tmp_path / "elsewhere")
+
+
+def test_a_member_with_weights_but_no_card_is_not_passed_over(folder, tmp_path):
+    """A copy that broke off would be a smaller run that looks whole."""
+    members = tmp_path / "run" / "members"
+    shutil.copytree(folder, members / "00")
+    (shutil.copytree(folder, members / "01") / "model.json").unlink()
+    with pytest.raises(ModelFolderError, match=r"no model\.json in 01"):
+        member_folders(tmp_path / "run")

@@ -18,6 +18,8 @@ class EnsembleRules(Calibration):
     The defaults are what a model without the file does.
     """
 
+    members: tuple[str, ...] = ()
+    """Folders of the members, so that a lost one is missed; empty in runs of before."""
     voting: Literal["mix", "hard", "soft"] = "mix"
     test_time_flip: bool = False
     test_time_crops: Crops = 0

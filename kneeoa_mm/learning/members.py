@@ -90,6 +90,7 @@ class _Said:
         split: Whom it was trained on, and whom it reports.
         part: What the reported knees are, in words.
         outputs: Names of what it says.
+        has_unknown: Whether some images that made it were of unknown subjects.
         probabilities: Of the reported knees, (m, outputs).
     """
 
@@ -97,6 +98,7 @@ class _Said:
     split: Split
     part: str
     outputs: tuple[str, ...]
+    has_unknown: bool
     probabilities: NDArray[np.float64]
 
 
@@ -122,9 +124,8 @@ def train_run(
     Returns:
         The predictions that the run reports, and role to path of its outputs.
     """
-    subjects = knees["subject_id"].astype(str)
     said = [
-        _train_and_ask(plan, subjects, config_digest, out, views=voting.views, device=device)
+        _train_and_ask(plan, knees, config_digest, out, views=voting.views, device=device)
         for plan in plans
     ]
     reported, probabilities = _reported(said, knees)
@@ -134,7 +135,9 @@ def train_run(
     predictions = assemble(reported, probabilities, names, voting.rule, calibrations)
 
     def write(frame: pd.DataFrame, path: Path) -> Path:
-        notes = {"part": part, "calibration": _how_calibrated(taught, reported)}
+        notes: dict[str, Any] = {"part": part, "calibration": _how_calibrated(taught, reported)}
+        if any(each.has_unknown for each in said):
+            notes["seen_unknown"] = True
         schema = schemas.PREDICTIONS
         return tables.write_table(frame, schema, path, config_digest=config_digest, extra=notes)
 
@@ -156,7 +159,7 @@ def train_run(
             write=write,
         )
     # last, for it says that the run is whole
-    rules = _rules(voting, taught, part, reported)
+    rules = _rules(voting, taught, said, reported)
     outputs["model"] = write_json(out / ENSEMBLE_FILE, rules.model_dump(mode="json")).parent
     shutil.rmtree(out / CHECKPOINTS_FOLDER, ignore_errors=True)
     return predictions, outputs
@@ -183,7 +186,7 @@ def member_name(number: int, backbone: str, split: Split) -> str:
 
 def _train_member(
     plan: Plan,
-    subjects: pd.Series,
+    knees: pd.DataFrame,
     config_digest: str,
     out: Path,
     *,
@@ -192,6 +195,7 @@ def _train_member(
 ) -> Model:
     """Train one member and write its folder; one that is finished already is read instead."""
     job, split = plan.job, plan.split
+    subjects = knees["subject_id"].astype(str)
     folder = out / "members" / job.name
     if (folder / CARD_FILE).is_file():
         say(f"{job.name}: finished before, kept")
@@ -213,7 +217,9 @@ def _train_member(
         preprocessing=job.contract,
         fold=split.fold,
         seen_subjects=plan.seen_before.and_also(
-            subjects.iloc[split.train], subjects.iloc[chosen_on]
+            subjects.iloc[split.train],
+            subjects.iloc[chosen_on],
+            has_unknown="subject_known" in knees and not knees["subject_known"].all(),
         ),
         metrics={k: v for k, v in record.best_metrics.items() if v is not None},
         config_digest=config_digest,
@@ -285,7 +291,7 @@ def write_history(history: pd.DataFrame, path: Path) -> Path:
 
 def _train_and_ask(
     plan: Plan,
-    subjects: pd.Series,
+    knees: pd.DataFrame,
     config_digest: str,
     out: Path,
     *,
@@ -293,7 +299,7 @@ def _train_and_ask(
     device: str,
 ) -> _Said:
     """Train a member, and ask it for the rows that its split reports."""
-    model = _train_member(plan, subjects, config_digest, out, views=views, device=device)
+    model = _train_member(plan, knees, config_digest, out, views=views, device=device)
     arrays = plan.job.arrays
     if plan.frozen_encoder:
         arrays = _on_features(plan, out, views, device)
@@ -303,6 +309,7 @@ def _train_and_ask(
         plan.split,
         reported_part(plan.split, plan.job.config),
         model.card.outputs,
+        model.card.seen_subjects.has_unknown,
         predict_member(model, held_out, device=device, views=views),
     )
 
@@ -346,9 +353,10 @@ def _calibrate(
 
 
 def _rules(
-    voting: Voting, taught: CrossFit | None, part: str, reported: pd.DataFrame
+    voting: Voting, taught: CrossFit | None, said: list[_Said], reported: pd.DataFrame
 ) -> EnsembleRules:
     rules = EnsembleRules(
+        members=tuple(each.name for each in said),
         voting=voting.rule,
         test_time_flip=voting.views.flip,
         test_time_crops=voting.views.crops,
@@ -358,7 +366,7 @@ def _rules(
     learned = {
         "temperature": taught.whole.temperature,
         "conformal": taught.whole.conformal,
-        "calibrated_on": part,
+        "calibrated_on": said[0].part,
         "by_fold": taught.by_part if reported["fold"].notna().all() else {},
     }
     return rules.model_copy(update=learned)

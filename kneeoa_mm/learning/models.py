@@ -114,8 +114,8 @@ def load_ensemble(model: Path) -> Ensemble:
     """Read a run folder with its members, or a single model folder.
 
     Raises:
-        ModelFolderError: There is no model, one is damaged, they predict different things, or the
-            run was interrupted.
+        ModelFolderError: There is no model, one is damaged or lost, they predict different things,
+            or the run was interrupted.
     """
     folders, rules = read_run(model)
     members = tuple(load_model(folder) for folder in folders)
@@ -128,7 +128,8 @@ def read_run(model: Path) -> tuple[list[Path], EnsembleRules]:
     """The folders of the members of a whole run, or of a single model, and the rules.
 
     Raises:
-        ModelFolderError: There is no model, the rules are damaged, or the run was interrupted.
+        ModelFolderError: There is no model, the rules are damaged, the members are not those that
+            the rules name, or the run was interrupted.
     """
     if (model / CHECKPOINTS_FOLDER).is_dir() and not (model / ENSEMBLE_FILE).is_file():
         raise ModelFolderError(
@@ -137,7 +138,23 @@ def read_run(model: Path) -> tuple[list[Path], EnsembleRules]:
             where=model,
             fix="go on with it by --resume, or name one of its members",
         )
-    return member_folders(model), _read_rules(model / ENSEMBLE_FILE)
+    folders, rules = member_folders(model), _read_rules(model / ENSEMBLE_FILE)
+    if rules.members:
+        _refuse_other_members({folder.name for folder in folders}, set(rules.members), model)
+    return folders, rules
+
+
+def _refuse_other_members(found: set[str], expected: set[str], model: Path) -> None:
+    """Raise where a member was lost or added: the calibration is that of all of them together."""
+    told = {"missing": expected - found, "not of the run": found - expected}
+    if found != expected:
+        raise ModelFolderError(
+            "The members of this run are not those that it was finished with.",
+            expected=f"the {len(expected)} members that {ENSEMBLE_FILE} names",
+            found="; ".join(f"{what}: {', '.join(sorted(of))}" for what, of in told.items() if of),
+            where=model / "members",
+            fix="copy the run again from its source, or name one of its members",
+        )
 
 
 def _read_rules(path: Path) -> EnsembleRules:

@@ -154,6 +154,20 @@ def test_a_run_of_before_calibration_predicts_as_before(own_copy, strangers):
     assert "kl_set" not in before
 
 
+def test_a_run_that_lost_or_got_a_member_is_refused(own_copy):
+    """The temperature and the sets are those of all members together."""
+    first, *_, last = sorted((own_copy / "members").iterdir())
+    added = shutil.copytree(first, own_copy / "members" / "more")
+    with pytest.raises(ModelFolderError, match="not of the run: more"):
+        load_ensemble(own_copy)
+    shutil.rmtree(added)
+    assert len(load_ensemble(own_copy).members) == 3
+    shutil.rmtree(last)
+    with pytest.raises(ModelFolderError, match=f"missing: {last.name}"):
+        load_ensemble(own_copy)
+    assert len(load_ensemble(first).members) == 1, "a member by itself is a model"
+
+
 def test_an_unreadable_knee_has_no_set(knees, crossed, tmp_path):
     folder = shutil.copytree(knees / "strangers", tmp_path / "strangers")
     next(folder.rglob("*.png")).write_bytes(b"")
@@ -168,7 +182,8 @@ def test_a_run_with_too_few_validation_knees_is_left_uncalibrated_and_says_so(
 ):
     predictions = train(graded_folder, tmp_path / "run")
     assert "kl_set" not in predictions
-    assert rules_of(tmp_path / "run") == EnsembleRules().model_dump(mode="json")
+    rules = rules_of(tmp_path / "run")
+    assert rules == EnsembleRules(members=rules["members"]).model_dump(mode="json")
     assert "too few knees to calibrate" in capsys.readouterr().err
     provenance = tables.read_provenance(tmp_path / "run" / "predictions.parquet")
     assert provenance["calibration"] == "none"
