@@ -17,18 +17,19 @@ from kneeoa_mm.analysis import looks
 from kneeoa_mm.analysis.results import sha256_of
 from kneeoa_mm.cohort_spec import CohortSpec
 from kneeoa_mm.errors import InputError, OutputExistsError
-from kneeoa_mm.imaging.detectors import fallback_notes
-from kneeoa_mm.imaging.preprocess import preprocess
-from kneeoa_mm.imaging.studies import holds_dicom
 from kneeoa_mm.learning.clinical_table import read_clinical, untold
 from kneeoa_mm.learning.framing import framing_notes
 from kneeoa_mm.learning.inference import predict_knees
 from kneeoa_mm.learning.models import Ensemble, load_ensemble
-from kneeoa_mm.learning.sources import IMAGE_SUFFIXES, read_knees
 from kneeoa_mm.model_folder import shipped_grader
 from kneeoa_mm.progress import say
 from kneeoa_mm.records import KneeKey, PredictionStatus, StageResult
-from kneeoa_mm.settings import PreprocessConfig
+from kneeoa_mm.workflows.prediction_inputs import (
+    Inputs,
+    holds_knees,
+    inputs_of_films,
+    inputs_of_knees,
+)
 
 _SHOWN = 10
 """Knees that a person is shown at the end."""
@@ -79,72 +80,29 @@ def predict(
         raise InputError("The input is not there.", where=source)
     ensemble = load_ensemble(model or shipped_grader())
     table = None if clinical is None else read_clinical(clinical)
-    if _holds_knees(source):
-        knees = read_knees(source, allow_ungrouped=True, grades_optional=True)
-        notes = _grades_by_folder(source, knees)
-        result = _predict(knees, ensemble, table, out, device)
-        return replace(result, notes=notes + result.notes)
+    key = out.with_suffix(".key")
+    if ids is None and key.exists():
+        ids = str(key)
     with tempfile.TemporaryDirectory(prefix="kneeoa-mm-") as folder:
         work = Path(folder) / "knees"
-        key = out.with_suffix(".key")
-        if ids is None and key.exists():
-            ids = str(key)
-        settings = PreprocessConfig()
-        preprocess(source, work, config=settings, cohort=cohort, ids=ids, jobs=jobs)
-        rejects = pd.read_csv(work / "rejects.csv", dtype=str, keep_default_na=False)
-        for reject in rejects.to_dict("records"):
-            say("not used: {source}: {code} {message}".format(**reject))
-        if tables.read_table(work / "knees.parquet", schemas.KNEES).empty:
-            raise InputError(
-                "No knee could be cut from any film.",
-                found=", ".join(
-                    f"{n} {code}" for code, n in rejects["code"].value_counts().items()
-                ),
-                where=source,
-                fix="see the lines above; preprocess has settings for films out of the ordinary",
-            )
-        result = _predict(read_knees(work), ensemble, table, out, device, rejects)
-        result = replace(result, notes=(*fallback_notes(settings), *result.notes))
-        if ids is None:
-            # the fresh key would go with the temporary folder, and nobody could join the table
-            shutil.move(work.with_name(f"{work.name}.key"), key)
-            result = replace(result, outputs=result.outputs | {"key": key})
-        return result
-
-
-def _holds_knees(source: Path) -> bool:
-    """Whether ``source`` is a table or holds pictures alone; otherwise it should be DICOM."""
-    if source.is_file():
-        return source.suffix.lower() in {".parquet", ".csv", *IMAGE_SUFFIXES}
-    if (source / "knees.parquet").is_file():
-        return True
-    is_image = any(path.suffix.lower() in IMAGE_SUFFIXES for path in source.rglob("*"))
-    return is_image and not holds_dicom(source)
-
-
-def _grades_by_folder(source: Path, knees: pd.DataFrame) -> tuple[str, ...]:
-    """That the names of folders were read as grades, where they were."""
-    is_table = source.is_file() or (source / "knees.parquet").is_file()
-    if is_table or "kl_grade" not in knees:
-        return ()
-    grades = ", ".join(map(str, sorted(knees["kl_grade"].dropna().unique())))
-    return (
-        f"The names of the folders were read as KL grades ({grades}). If they are none, such as "
-        "visits 1/ and 2/, rename them: the table holds them as the truth, and a model that takes "
-        "the reading uses them.",
-    )
+        given = (
+            inputs_of_knees(source)
+            if holds_knees(source)
+            else inputs_of_films(source, work, cohort=cohort, ids=ids, jobs=jobs)
+        )
+        result = _predict(given, ensemble, table, out, device)
+        if given.fresh_key is None:
+            return result
+        # it would go with the temporary folder, and nobody could join the table
+        shutil.move(given.fresh_key, key)
+        return replace(result, outputs=result.outputs | {"key": key})
 
 
 def _predict(
-    knees: pd.DataFrame,
-    ensemble: Ensemble,
-    table: pd.DataFrame | None,
-    out: Path,
-    device: str,
-    rejects: pd.DataFrame | None = None,
+    given: Inputs, ensemble: Ensemble, table: pd.DataFrame | None, out: Path, device: str
 ) -> StageResult:
-    clinical = None
-    notes = untold(ensemble.factors, table, knees["knee_id"])
+    knees, clinical = given.knees, None
+    notes = given.notes + untold(ensemble.factors, table, knees["knee_id"])
     if table is not None:
         clinical = table.reindex(knees["knee_id"]).reset_index(drop=True)
         for name in filter(None, ("kl_grade", ensemble.outcome_column, "split")):
@@ -163,16 +121,13 @@ def _predict(
         )
     contract = ensemble.members[0].card.preprocessing
     notes += framing_notes(predictions["framing"], contract.field_of_view_plateau_widths)
-    if "qc_flags" in knees:
-        predictions["qc_flags"] = knees["qc_flags"].to_numpy()
-        notes += _flagged(knees["qc_flags"])
-    if rejects is not None:
-        predictions["source"] = knees["source"]
-        predictions = pd.concat(
-            [predictions, _rejected_rows(rejects, predictions)], ignore_index=True
-        )
+    notes += _flagged(knees)
+    predictions = _beside(predictions, given)
     members = {m.name: {"weights_sha256": m.card.weights_sha256} for m in ensemble.members}
-    tables.write_table(predictions, schemas.PREDICTIONS, out, extra={"members": members})
+    extra: dict[str, Any] = {"members": members}
+    if any(m.card.seen_subjects.has_unknown for m in ensemble.members):
+        extra["seen_unknown"] = True
+    tables.write_table(predictions, schemas.PREDICTIONS, out, extra=extra)
     notes += _look(predictions, out)
     seen = int(predictions["seen_in_training"].sum())
     if seen:
@@ -188,7 +143,7 @@ def _predict(
             "knees": int((predictions["status"] == PredictionStatus.OK).sum()),
             "seen_in_training": seen,
         },
-        failed=len(unreadable) + strange + (0 if rejects is None else len(rejects)),
+        failed=len(unreadable) + strange + (0 if given.rejects is None else len(given.rejects)),
         figures={"first knees": first_knees(predictions, ensemble.outcome_column)},
         notes=notes,
         next_step=evaluation if has_truth else "",
@@ -250,13 +205,25 @@ def _unknown_categories(ensemble: Ensemble, clinical: pd.DataFrame) -> tuple[str
     )
 
 
-def _flagged(flags: pd.Series) -> tuple[str, ...]:
+def _flagged(knees: pd.DataFrame) -> tuple[str, ...]:
     """How many knees ``preprocess`` had doubts of, and which, the most frequent first."""
+    flags = knees.get("qc_flags", pd.Series(dtype=str))
     counts = Counter(flag for text in flags for flag in text.split(";") if flag)
     if not counts:
         return ()
     named = ", ".join(f"{n} {flag}" for flag, n in counts.most_common())
     return (f"{flags.ne('').sum()} of {len(flags)} knees carry a QC flag (qc_flags): {named}.",)
+
+
+def _beside(predictions: pd.DataFrame, given: Inputs) -> pd.DataFrame:
+    """The predictions with what is known of the films, and a row a film without a knee."""
+    if "qc_flags" in given.knees:
+        predictions["qc_flags"] = given.knees["qc_flags"].to_numpy()
+    if given.rejects is None:
+        return predictions
+    predictions["source"] = given.knees["source"].to_numpy()
+    rejected = _rejected_rows(given.rejects, predictions)
+    return pd.concat([predictions, rejected], ignore_index=True)
 
 
 def _rejected_rows(rejects: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:

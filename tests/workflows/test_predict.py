@@ -346,19 +346,21 @@ def test_a_picture_among_films_hides_none_of_them(shipped, tmp_path, films):
     assert "preview.png" in set(found["source"])
 
 
+def small_film(path, seed=0, **elements):
+    """A film of one right knee, which takes a moment to cut."""
+    knee = phantoms.knee_film(
+        ((50.0, 55.0, Laterality.RIGHT),), size_mm=(100.0, 110.0), spacing_mm=(0.8, 0.8), seed=seed
+    )
+    stated = {"ImageLaterality": "R", "ImagerPixelSpacing": [0.8, 0.8], **elements}
+    return phantoms.write_film(path, film=knee, **stated)
+
+
 @pytest.fixture
 def nameless(tmp_path):
     """Three films whose headers name neither person nor side, and a broken one."""
     folder = tmp_path / "nameless"
     for seed in range(3):
-        knee = phantoms.knee_film(
-            ((50.0, 55.0, Laterality.RIGHT),),
-            size_mm=(100.0, 110.0),
-            spacing_mm=(0.8, 0.8),
-            seed=seed,
-        )
-        blank = {"PatientID": None, "ImageLaterality": None, "ImagerPixelSpacing": [0.8, 0.8]}
-        phantoms.write_film(folder / f"{seed}.dcm", film=knee, **blank)
+        small_film(folder / f"{seed}.dcm", seed, PatientID=None, ImageLaterality=None)
     (folder / "broken.dcm").write_bytes(b"no film at all")
     return folder
 
@@ -371,15 +373,40 @@ def test_films_of_nobody_and_a_broken_one_have_names_of_their_own(shipped, namel
     assert found["status"].tolist()[-1] == "rejected"
 
 
+def test_films_behind_links_are_counted(shipped, tmp_path):
+    small_film(tmp_path / "films" / "a.dcm")
+    small_film(tmp_path / "archive" / "b.dcm")
+    (tmp_path / "films" / "b.dcm").symlink_to(tmp_path / "archive" / "b.dcm")
+    (tmp_path / "films" / "more").symlink_to(tmp_path / "archive")
+    code, shown, error = run("predict", tmp_path / "films", "--ids", "keep")
+    assert code in (0, 4), error
+    assert pd.read_csv("predictions.csv")["source"].tolist() == ["a.dcm"]
+    assert "2 links lead out of the folder" in " ".join(shown.split())
+
+
+def test_what_lies_among_pictures_and_is_not_read_is_counted(shipped, tmp_path):
+    pictures = tmp_path / "pictures"
+    knee = picture(pictures / "1L.png")
+    for name in ("2L.tif", "3L.TIFF", "4L.bmp"):
+        picture(pictures / name)
+    picture(tmp_path / "archive" / "5L.png")
+    (pictures / "more").symlink_to(tmp_path / "archive")
+    (pictures / "6L.png").symlink_to(tmp_path / "archive" / "5L.png")
+    (pictures / "notes.txt").write_text("of a person")
+    code, shown, error = run("predict", pictures)
+    assert code == 0, error
+    assert pd.read_csv("predictions.csv")["knee_id"].tolist() == ["-:1:-:L", "-:6:-:L"]
+    told = " ".join(shown.split())
+    assert "not read: 1 .bmp, 1 .tif, 1 .tiff." in told
+    assert "1 links that lead to no picture" in told
+    assert "not read" not in run("predict", knee, "--overwrite")[1]
+
+
 def test_doubts_about_films_reach_the_table_and_the_person(shipped, tmp_path):
     """A knee whose side is in doubt is graded all the same, perhaps as the other one."""
     films = tmp_path / "films"
     for seed, side in enumerate(("R", "L")):
-        stated = {"ImageLaterality": side, "ImagerPixelSpacing": [0.8, 0.8]}
-        film = phantoms.knee_film(
-            ((50.0, 55.0, Laterality.RIGHT),), size_mm=(100.0, 110.0), spacing_mm=(0.8, 0.8)
-        )
-        phantoms.write_film(films / f"{seed}_R.dcm", film=film, **stated)
+        small_film(films / f"{seed}_R.dcm", seed, ImageLaterality=side)
     (films / "broken.dcm").write_bytes(b"no film at all")
     code, shown, error = run("predict", films, "--ids", "keep", "--out", "grades.parquet")
     assert code == 4, error
