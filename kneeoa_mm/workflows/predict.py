@@ -29,6 +29,7 @@ from kneeoa_mm.workflows.prediction_inputs import (
     holds_knees,
     inputs_of_films,
     inputs_of_knees,
+    refuse_options_of_films,
 )
 
 _SHOWN = 10
@@ -64,6 +65,7 @@ def predict(
         overwrite: Replace ``out``.
 
     Raises:
+        ConfigError: ``cohort`` or a key file is given, and the input is no films.
         InputError: There is nothing to predict, ``out`` is no table, or ``clinical`` has none of
             the knees.
         MissingExtraError: No model is named, and none came with the package.
@@ -78,6 +80,9 @@ def predict(
         )
     if not source.exists():
         raise InputError("The input is not there.", where=source)
+    is_of_knees = holds_knees(source)
+    if is_of_knees:
+        refuse_options_of_films(source, cohort=cohort, ids=ids)
     ensemble = load_ensemble(model or shipped_grader())
     table = None if clinical is None else read_clinical(clinical)
     key = out.with_suffix(".key")
@@ -87,7 +92,7 @@ def predict(
         work = Path(folder) / "knees"
         given = (
             inputs_of_knees(source)
-            if holds_knees(source)
+            if is_of_knees
             else inputs_of_films(source, work, cohort=cohort, ids=ids, jobs=jobs)
         )
         result = _predict(given, ensemble, table, out, device)

@@ -10,7 +10,8 @@ import pandas as pd
 
 from kneeoa_mm import schemas, tables
 from kneeoa_mm.cohort_spec import CohortSpec
-from kneeoa_mm.errors import InputError
+from kneeoa_mm.errors import ConfigError, InputError
+from kneeoa_mm.identifiers import KEEP
 from kneeoa_mm.imaging.detectors import fallback_notes
 from kneeoa_mm.imaging.pictures import PICTURE_SUFFIXES
 from kneeoa_mm.imaging.preprocess import preprocess
@@ -45,6 +46,25 @@ def holds_knees(source: Path) -> bool:
         return True
     is_image = any(path.suffix.lower() in IMAGE_SUFFIXES for path in source.rglob("*"))
     return is_image and not holds_dicom(source)
+
+
+def refuse_options_of_films(source: Path, *, cohort: CohortSpec | None, ids: str | None) -> None:
+    """Raise where an option would go unheeded, and leave names in clear that it should hide.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    given = {"--ids": ids if ids != KEEP else None, "--cohort": cohort and cohort.name}
+    for option, value in given.items():
+        if value is not None:
+            raise ConfigError(
+                f"{option} does not go with pictures of knees, or a table of them.",
+                expected="DICOM films: pictures and tables name their knees as outputs will",
+                found=f"{option} {value}",
+                where=source,
+                fix=f"leave it out; or give the pictures to preprocess with {option}, and its "
+                "output to predict without",
+            )
 
 
 def inputs_of_knees(source: Path) -> Inputs:

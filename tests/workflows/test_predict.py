@@ -194,6 +194,23 @@ def test_a_single_film_is_graded_without_any_option(shipped, tmp_path):
     assert [row["knee"].split()[1] for row in first] == ["R", "L"]
 
 
+@pytest.mark.parametrize("option", [("--ids", "ids.key"), ("--cohort", "oai")])
+@pytest.mark.parametrize("kind", ["folder", "picture", "table"])
+def test_options_of_films_are_refused_where_they_would_go_unheeded(shipped, tmp_path, option, kind):
+    """A person who asks for hashed names must never find them in clear."""
+    knee = picture(tmp_path / "pngs" / "Smith_19550417_1.png")
+    table = tmp_path / "knees.csv"
+    table.write_text(f"knee_id,subject_id,laterality,image_path\n-:1:-:L,1,L,{knee}\n")
+    Path("ids.key").write_text("0" * 64)
+    source = {"folder": knee.parent, "picture": knee, "table": table}[kind]
+    code, _, error = run("predict", source, *option)
+    assert code == 3
+    assert " ".join(option) in error
+    assert "preprocess" in error
+    assert not Path("predictions.csv").exists()
+    assert run("predict", source, "--ids", "keep")[0] == 0, "it is what happens anyway"
+
+
 def test_depth_colour_and_size_of_a_picture_do_not_change_its_grade(shipped, tmp_path):
     grey = draw_knee(np.random.default_rng(5))
     deep = grey.astype(np.uint16) * 257
