@@ -12,14 +12,12 @@ from kneeoa_mm.atomic_files import atomic_path, write_json
 from kneeoa_mm.cohort.assemble import Assembled, assemble
 from kneeoa_mm.cohort.flow_diagram import write_flow_diagram
 from kneeoa_mm.cohort.images import knee_images
-from kneeoa_mm.cohort.leaks import audit_split, reading_pattern_note, refuse_shared_images
 from kneeoa_mm.cohort.observation import add_weights
-from kneeoa_mm.cohort.partition import cohort_folds, site_folds
+from kneeoa_mm.cohort.partition import N_FOLDS, Partition, divide
 from kneeoa_mm.cohort.sensitivity import sensitivity_table
 from kneeoa_mm.cohort.summary import baseline_table
 from kneeoa_mm.cohort_spec import CohortSpec
 from kneeoa_mm.config import validate
-from kneeoa_mm.folds import folds_of
 from kneeoa_mm.identifiers import KEEP, read_identifiers
 from kneeoa_mm.records import Outcome, StageResult
 from kneeoa_mm.run_folder import open_run, refuse_taken
@@ -45,7 +43,7 @@ def build_cohort(
     *,
     spec: CohortSpec,
     ids: str = KEEP,
-    folds: int = 5,
+    folds: int = N_FOLDS,
     seed: int = 0,
     overwrite: bool = False,
 ) -> StageResult:
@@ -82,13 +80,8 @@ def build_cohort(
     identifiers = read_identifiers(ids)
     refuse_taken(out, overwrite=overwrite)
     made = assemble(tables, spec, identifiers)
-    audit_split(made.cohort, made.images, where=tables)
-    pattern = reading_pattern_note(made.cohort, made.read_by)
+    parts = divide(made.cohort, made.images, made.read_by, n_folds=folds, seed=seed, where=tables)
     cohort, observation = add_weights(made.cohort, made.followed_months)
-    fold_table = cohort_folds(cohort, n_folds=folds, seed=seed)
-    if made.images is not None:
-        fold_of_row = pd.Series(folds_of(cohort["subject_id"], fold_table)).map("fold {}".format)
-        refuse_shared_images(made.images, fold_of_row, where=tables)
     with open_run(out, config_yaml=run.to_yaml(), overwrite=overwrite):
         digest = run.digest()
         outputs = {
@@ -103,8 +96,8 @@ def build_cohort(
             "kl_readings": write_table(
                 made.readings, KL_READINGS, out / "kl_readings.parquet", config_digest=digest
             ),
-            "folds": write_table(fold_table, FOLDS, out / "folds.parquet", config_digest=digest),
-            **_write_optional(cohort, made, out, digest),
+            "folds": write_table(parts.folds, FOLDS, out / "folds.parquet", config_digest=digest),
+            **_write_optional(cohort, made, parts, out, digest),
             "attrition": _write_csv(made.attrition.table(), out / "attrition.csv"),
             "flow": write_flow_diagram(
                 made.attrition.table(), _shown(cohort), out / "attrition.svg"
@@ -120,13 +113,13 @@ def build_cohort(
         out=out,
         outputs=outputs,
         counts=_counts(cohort),
-        notes=(*made.notes, *pattern, *_primary_note(cohort)),
+        notes=(*made.notes, *parts.notes, *_primary_note(cohort)),
         next_step=f"kneeoa-mm survival {out} --out DIR --outcome {_timed(cohort)}",
     )
 
 
 def _write_optional(
-    cohort: pd.DataFrame, made: Assembled, out: Path, digest: str
+    cohort: pd.DataFrame, made: Assembled, parts: Partition, out: Path, digest: str
 ) -> dict[str, Path]:
     """What only some cohorts have: images, films read twice, ids without a match, several sites."""
     written = {}
@@ -140,12 +133,9 @@ def _write_optional(
         )
     if len(made.unmatched):
         written["unmatched"] = _write_csv(made.unmatched, out / "unmatched.csv")
-    sites = cohort[["subject_id", "site"]].drop_duplicates()
-    if sites["site"].nunique() > 1 and sites["site"].notna().all():
+    if parts.by_site is not None:
         path = out / "folds_by_site.parquet"
-        written["folds_by_site"] = write_table(
-            site_folds(cohort), FOLDS, path, config_digest=digest
-        )
+        written["folds_by_site"] = write_table(parts.by_site, FOLDS, path, config_digest=digest)
     return written
 
 

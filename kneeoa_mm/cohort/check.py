@@ -12,6 +12,7 @@ from kneeoa_mm.cohort.columns import FACTORS
 from kneeoa_mm.cohort.harmonise import KL
 from kneeoa_mm.cohort.layouts import Survey, in_words, survey
 from kneeoa_mm.cohort.leaks import audit_split
+from kneeoa_mm.cohort.partition import divide
 from kneeoa_mm.cohort.sample_size import most_parameters, required_knees
 from kneeoa_mm.cohort.search import search_sources
 from kneeoa_mm.cohort_spec import CohortSpec, read_cohort_spec
@@ -43,8 +44,10 @@ def check_folder(
         parameters need (Riley et al. 2020).
 
     Raises:
-        InputError: There is nothing that could be used, or cells are faulty.
-        LeakError: A person or an image stands in two parts of a split.
+        InputError: There is nothing that could be used, cells are faulty, or there are too few
+            subjects for the folds of ``cohort``.
+        LeakError: A person or an image stands in two parts of a split or two folds, or the reading
+            projects tell an outcome.
     """
     if not folder.is_dir():
         raise InputError("There is no such folder.", expected="a folder", where=folder)
@@ -87,7 +90,8 @@ def _check_tables(
             "check", folder, counts=counts, failed=len(search.faults), notes=tuple(notes)
         )
     made = assemble(folder, spec, read_identifiers(KEEP))
-    audit_split(made.cohort, made.images, where=folder)
+    # stops here where `cohort` would
+    parts = divide(made.cohort, made.images, made.read_by, where=folder)
     flows = made.attrition.table().groupby("flow", sort=False)
     lines = [_flow_in_words(str(name), rows) for name, rows in flows]
     parameters = parameters or candidate_parameters(made.cohort)
@@ -100,7 +104,7 @@ def _check_tables(
             for outcome in Outcome
             if (size := _size(made.cohort[outcome], parameters)) is not None
         },
-        notes=(*notes, *made.notes, *lines),
+        notes=(*notes, *made.notes, *parts.notes, *lines),
         next_step=f"kneeoa-mm cohort {folder} --out DIR --cohort {name}",
     )
 

@@ -2,14 +2,70 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pandas as pd
 
 from kneeoa_mm.cohort.harmonise import KL
+from kneeoa_mm.cohort.leaks import audit_split, reading_pattern_note, refuse_shared_images
 from kneeoa_mm.errors import InputError
-from kneeoa_mm.folds import make_folds
+from kneeoa_mm.folds import folds_of, make_folds
 from kneeoa_mm.records import Outcome
 
+N_FOLDS = 5
+"""Folds of a cohort unless somebody asks for others."""
+
 _STRATA_BY = (Outcome.JSL_OR_KR_48M, Outcome.KL_PROGRESSION, Outcome.TKR)
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Who is held out together, where nothing leaks.
+
+    Attributes:
+        folds: One row a subject: ``subject_id`` and ``fold``.
+        by_site: The same with one fold a site, and ``site``; None where there are not several.
+        notes: How well the reading projects alone tell the outcomes.
+    """
+
+    folds: pd.DataFrame
+    by_site: pd.DataFrame | None
+    notes: tuple[str, ...]
+
+
+def divide(
+    cohort: pd.DataFrame,
+    images: pd.Series | None,
+    read_by: pd.Series,
+    *,
+    n_folds: int = N_FOLDS,
+    seed: int = 0,
+    where: object,
+) -> Partition:
+    """Make the folds of a cohort, and refuse one that leaks: all that stops a sound table.
+
+    Args:
+        cohort: One row a knee, with outcomes.
+        images: File of each row's image; None where there are none.
+        read_by: The projects that read each row's knee.
+        n_folds: Number of folds.
+        seed: Of the folds.
+        where: Named in errors.
+
+    Raises:
+        LeakError: The sources' own split or the folds have a person or an image on two sides, or
+            the reading projects tell an outcome.
+        InputError: There are too few subjects for the folds, or a subject is of two sites.
+    """
+    audit_split(cohort, images, where=where)
+    notes = reading_pattern_note(cohort, read_by)
+    folds = cohort_folds(cohort, n_folds=n_folds, seed=seed)
+    if images is not None:
+        fold_of_row = pd.Series(folds_of(cohort["subject_id"], folds)).map("fold {}".format)
+        refuse_shared_images(images, fold_of_row, where=where)
+    sites = cohort["site"]
+    has_sites = sites.nunique() > 1 and sites.notna().all()
+    return Partition(folds, site_folds(cohort) if has_sites else None, notes)
 
 
 def cohort_folds(cohort: pd.DataFrame, *, n_folds: int, seed: int) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from kneeoa_mm.cohort.build import build_cohort
 from kneeoa_mm.cohort.check import check_folder
@@ -137,6 +138,55 @@ def test_one_image_in_two_folds_stops_the_cohort(collection: Path, tmp_path: Pat
     with pytest.raises(LeakError, match=r"9000001R.png in fold \d is 9000002R.png in fold \d"):
         build_cohort(collection, tmp_path / "out", spec=read_cohort_spec("mendeley"), folds=6)
     assert not (tmp_path / "out").exists()
+    with pytest.raises(LeakError, match=r"9000001R.png in fold \d is 9000002R.png in fold \d"):
+        check_folder(collection)
+
+
+def _read_by_two(folder: Path, n: int, cases: int) -> str:
+    """Knees of n people; half progress, and project 42 read so many of these, too."""
+    folder.mkdir()
+    (folder / "people.csv").write_text("\n".join(["id", *map(str, range(n))]) + "\n")
+    readings = [
+        f"{i},R,{visit},{project},{2 if visit == 'V06' and i < n / 2 else 1}"
+        for i in range(n)
+        for visit in ("V00", "V06")
+        for project in (15, 42)[: 1 + (i < cases)]
+    ]
+    (folder / "kl.csv").write_text("\n".join(["id,side,visit,project,kl", *readings]) + "\n")
+    names = {"laterality": "side", "visit": "visit", "reading_project": "project", "kl_grade": "kl"}
+    tables = {
+        "enrollees": {"file": "people.csv", "columns": {"subject_id": "id"}},
+        "kl": {"file": "kl.csv", "columns": {"subject_id": "id", **names}},
+    }
+    spec = {"name": "t", "visits": {"V00": 0, "V06": 48}, "reading_projects": [15, 42]}
+    (folder / "cohort.yaml").write_text(yaml.safe_dump({**spec, "tables": tables}))
+    return str(folder / "cohort.yaml")
+
+
+@pytest.mark.parametrize(
+    ("n", "cases", "message"),
+    [
+        (200, 90, "The reading projects alone tell the outcome"),
+        (4, 0, "There are too few subjects for the folds"),
+    ],
+)
+def test_check_stops_where_the_cohort_would_and_says_the_same(
+    tmp_path: Path, n: int, cases: int, message: str
+) -> None:
+    folder = tmp_path / "tables"
+    name = _read_by_two(folder, n, cases)
+    with pytest.raises(InputError, match=message) as built:
+        build_cohort(folder, tmp_path / "out", spec=read_cohort_spec(name))
+    with pytest.raises(InputError, match=message) as checked:
+        check_folder(folder, cohort=name)
+    assert str(checked.value) == str(built.value)
+
+
+def test_check_tells_how_well_the_reading_projects_tell_an_outcome(tmp_path: Path) -> None:
+    """10 of 100 cases were read again, and no control: (1 + .1) / 2 is no reason to stop."""
+    folder = tmp_path / "tables"
+    notes = check_folder(folder, cohort=_read_by_two(folder, 200, 10)).notes
+    assert any("reading projects alone" in note and "kl_progression 0.55" in note for note in notes)
 
 
 def test_knees_without_their_image_and_strangers_are_named(
