@@ -40,15 +40,32 @@ def read_knees(
 
     Raises:
         InputError: There are no images, a grade is impossible, a knee has two grades, a name tells
-            no subject, a part of the split is none, or a subject stands in two parts.
+            no subject, a part of the split is none, a subject stands in two parts, or images of
+            ``preprocess`` come without their table.
     """
     if not data.exists():
         raise InputError("The input is not there.", where=data)
     if data.is_file() and data.suffix.lower() in IMAGE_SUFFIXES:
+        _refuse_without_table(data.parent)
         return _read_image(data)
     if data.is_file() or (data / "knees.parquet").is_file():
         return _read_table(data if data.is_file() else data / "knees.parquet")
+    _refuse_without_table(data)
     return _read_folder(data, allow_ungrouped=allow_ungrouped, grades_optional=grades_optional)
+
+
+def _refuse_without_table(images: Path) -> None:
+    """Raise for the images of ``preprocess`` by themselves: they look like right knees already."""
+    folder = images.resolve().parent
+    if images.resolve().name == "images" and (folder / "knees.parquet").is_file():
+        raise InputError(
+            "These images belong to a table: by their names alone, left knees that are mirrored "
+            "already would be mirrored again.",
+            expected="the table, or its folder",
+            found="the images alone",
+            where=images,
+            fix=f"give {folder}; or move the images elsewhere, if they are not those of the table",
+        )
 
 
 def _read_table(path: Path) -> pd.DataFrame:

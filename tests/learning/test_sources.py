@@ -1,5 +1,8 @@
 """Reading knees: subjects and sides come from names, and what would leak or mislead is refused."""
 
+import re
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from PIL import Image
@@ -108,6 +111,20 @@ def test_an_image_that_preprocess_mirrored_is_not_mirrored_again(tmp_path):
     knees = read_knees(path)
     assert knees["mirror"].tolist() == [False, True, False]
     assert knees["image_path"][0] == str(tmp_path / "images" / "a.png")
+
+
+def test_images_of_preprocess_without_their_table_are_refused(tmp_path, monkeypatch):
+    """Their names tell a left knee, which would be mirrored a second time; the table knows."""
+    out = tmp_path / "knees"
+    put(out / "images", "oai_9003175_0_L.png")
+    table = table_of_knees(out)
+    monkeypatch.chdir(out / "images")
+    for alone in (out / "images", out / "images" / "oai_9003175_0_L.png", Path()):
+        with pytest.raises(InputError, match=f"give {re.escape(str(out))}"):
+            read_knees(alone, allow_ungrouped=True, grades_optional=True)
+    assert len(read_knees(out)) == len(read_knees(table)) == 3
+    table.unlink()
+    assert len(read_knees(out / "images")) == 1, "any other folder may have that name"
 
 
 def test_the_split_of_a_table_has_the_names_that_folders_have(tmp_path):
