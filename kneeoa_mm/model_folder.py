@@ -21,6 +21,7 @@ from kneeoa_mm import __version__
 from kneeoa_mm.atomic_files import atomic_path, write_text
 from kneeoa_mm.errors import MissingExtraError, ModelFolderError
 from kneeoa_mm.identifiers import keyed_hash
+from kneeoa_mm.records import UNKNOWN
 from kneeoa_mm.settings import Settings
 
 WEIGHTS_FILE = "weights.safetensors"
@@ -52,7 +53,7 @@ class Preprocessing(Settings):
 
 
 class SeenSubjects(Settings):
-    """Salted HMACs of the subjects that made the model.
+    """Salted HMACs of the subjects that made the model; ``-`` is nobody, and never among them.
 
     They tell whoever knows an identifier whether it is among them. The salt stands beside, so short
     identifiers, such as numbers of seven digits, can be found by trying all: give away models of
@@ -73,7 +74,8 @@ class SeenSubjects(Settings):
         """Hash the subjects; their order does not matter."""
 
         def digests(subjects: Iterable[str]) -> tuple[str, ...]:
-            return tuple(sorted({keyed_hash(salt, subject) for subject in subjects}))
+            told = set(subjects) - {UNKNOWN}
+            return tuple(sorted(keyed_hash(salt, subject) for subject in told))
 
         return cls(salt=salt.hex(), training=digests(training), selection=digests(selection))
 
@@ -104,7 +106,9 @@ class SeenSubjects(Settings):
 
     def _among(self, digests: tuple[str, ...], subject_ids: Iterable[str]) -> set[str]:
         salt, known = bytes.fromhex(self.salt), frozenset(digests)
-        return {subject for subject in subject_ids if keyed_hash(salt, subject) in known}
+        # cards of before may hold the unknown subject
+        told = set(subject_ids) - {UNKNOWN}
+        return {subject for subject in told if keyed_hash(salt, subject) in known}
 
 
 class Card(Settings):

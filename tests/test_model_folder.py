@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import save
 
 from kneeoa_mm.errors import ModelFolderError
+from kneeoa_mm.identifiers import keyed_hash
 from kneeoa_mm.model_folder import (
     ModelCard,
     Preprocessing,
@@ -70,6 +71,17 @@ def test_a_model_that_goes_on_from_another_knows_the_subjects_of_both(folder):
     asked = ["9003175", "9003200", "9000009", "9000010", "9999999"]
     assert seen.in_training(asked) == {"9003175", "9000009"}
     assert seen.in_selection(asked) == {"9003200", "9000010"}
+
+
+def test_the_unknown_subject_is_nobody_whom_a_model_has_seen(folder):
+    """One anonymised film in training would else mark every other, of anybody, as seen."""
+    card = json.loads((folder / "model.json").read_text())
+    seen = SeenSubjects.of(["-", "9003175"], ["-"], salt=b"salt")
+    assert seen == SeenSubjects.of(["9003175"], [], salt=b"salt")
+    salt = card["seen_subjects"]["salt"]
+    digests = [keyed_hash(bytes.fromhex(salt), "-")]
+    before = SeenSubjects(salt=salt, training=digests, selection=digests)
+    assert before.in_training(["-"]) == before.in_selection(["-"]) == set()
 
 
 def test_one_flipped_bit_in_the_weights_is_found(folder):

@@ -44,7 +44,7 @@ def pretrain_kl(
     seed: Seed = None,
     device: DeviceOption = Device.AUTO,
     allow_ungrouped: Annotated[
-        bool, typer.Option("--allow-ungrouped", help="Take images whose name tells no subject.")
+        bool, typer.Option("--allow-ungrouped", help="Take knees whose subject is unknown.")
     ] = False,
     dry_run: DryRun = False,
     resume: Resume = False,

@@ -34,7 +34,7 @@ from kneeoa_mm.learning.models import CHECKPOINTS_FOLDER
 from kneeoa_mm.learning.networks import KLNetwork
 from kneeoa_mm.learning.precision import check_precision
 from kneeoa_mm.learning.run_inputs import RunInputs
-from kneeoa_mm.learning.sources import add_kl_readings, read_knees
+from kneeoa_mm.learning.sources import add_kl_readings, read_knees, told_apart
 from kneeoa_mm.learning.splits import Split, cross_validation, train_and_val
 from kneeoa_mm.learning.views import Views
 from kneeoa_mm.metrics import GRADE_METRICS, estimate
@@ -71,7 +71,7 @@ def pretrain_kl(
         folds: Table of folds by subject; cross-validates on it.
         cohort: Output folder of ``cohort``, whose readings grade the knees.
         device: ``auto``, ``cpu`` or ``cuda``.
-        allow_ungrouped: Take images whose name tells no subject.
+        allow_ungrouped: Take knees whose subject is unknown, each as a person of its own.
         overwrite: Replace an earlier run in ``out``.
         resume: Go on with an interrupted run in ``out``.
 
@@ -88,6 +88,7 @@ def pretrain_kl(
     if cohort is not None:
         knees = add_kl_readings(knees, cohort)
     knees, ungraded = _graded(knees, data)
+    knees = told_apart(knees, allow_ungrouped=allow_ungrouped, where=data)
     fold_table = tables.read_table(folds, schemas.FOLDS) if folds else None
     if fold_table is None and config.cross_validate:
         subjects, grades = knees["subject_id"], knees["kl_grade"]

@@ -11,6 +11,7 @@ import pandas as pd
 from kneeoa_mm import schemas, tables
 from kneeoa_mm.errors import InputError
 from kneeoa_mm.folds import SPLITS, parts_of, refuse_shared_subjects
+from kneeoa_mm.metrics import persons_of
 from kneeoa_mm.progress import say
 from kneeoa_mm.records import UNKNOWN, KLGrade, KneeKey, Laterality, subject_and_side
 
@@ -87,7 +88,9 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 def _refuse_leaks(knees: pd.DataFrame, where: Path) -> None:
     if "split" in knees:
-        parts = knees.groupby("split")["subject_id"].unique()
+        # the unknown subject is no person who could stand in two parts
+        told = knees[knees["subject_id"] != UNKNOWN]
+        parts = told.groupby("split")["subject_id"].unique()
         refuse_shared_subjects({name: list(parts[name]) for name in parts.index}, where=where)
 
 
@@ -203,6 +206,33 @@ def _number_copies(knees: pd.DataFrame) -> list[str]:
         str(KneeKey(None, subject, None, side, number))
         for subject, side, number in zip(knees["subject_id"], sides, copy, strict=True)
     ]
+
+
+def told_apart(knees: pd.DataFrame, *, allow_ungrouped: bool, where: Path) -> pd.DataFrame:
+    """Knees to learn from, of which each with an unknown subject is a person of its own.
+
+    Args:
+        knees: Rows of ``read_knees``.
+        allow_ungrouped: Take knees whose subject is unknown.
+        where: Named in the error.
+
+    Raises:
+        InputError: There are such knees, and they are not allowed: as one person they would all
+            come into one part, and as many the knees of a person may be split apart.
+    """
+    unknown = knees["subject_id"] == UNKNOWN
+    if not unknown.any():
+        return knees
+    if not allow_ungrouped:
+        raise InputError(
+            "Some knees tell no subject, so the knees of a person could be split apart.",
+            expected=f"a subject_id other than {UNKNOWN}",
+            found=f"{int(unknown.sum())} of {len(knees)} knees without, such as "
+            f"{knees.loc[unknown, 'knee_id'].iloc[0]}",
+            where=where,
+            fix="say whose they are, or add --allow-ungrouped to count each knee as a person",
+        )
+    return knees.assign(subject_id=persons_of(knees["subject_id"], knees["knee_id"]))
 
 
 def add_kl_readings(knees: pd.DataFrame, cohort: Path) -> pd.DataFrame:

@@ -10,7 +10,9 @@ from typer.testing import CliRunner
 from kneeoa_mm import schemas, tables
 from kneeoa_mm.cli import app
 from kneeoa_mm.errors import InputError, KneeOAError, LeakError
+from kneeoa_mm.learning.inference import predict_knees
 from kneeoa_mm.learning.memory import enough_memory
+from kneeoa_mm.learning.models import load_ensemble
 from kneeoa_mm.learning.sources import read_knees
 
 TINY = (
@@ -62,6 +64,48 @@ def test_a_table_that_splits_a_subject_is_refused(tmp_path):
     pd.DataFrame(rows).to_csv(tmp_path / "knees.csv", index=False)
     with pytest.raises(LeakError, match="both train and val"):
         read_knees(tmp_path / "knees.csv")
+
+
+def anonymised(folder, **columns):
+    """A table of knees without subjects, as of films whose headers are blanked."""
+    names = [f"{number}.png" for number in range(30)]
+    knees_in(folder, *names)
+    rows = {
+        "knee_id": ["-:-:-:R", *(f"-:-:-:R:{copy}" for copy in range(2, 31))],
+        "subject_id": "-",
+        "laterality": "R",
+        "image_path": names,
+        "kl_grade": [number % 5 for number in range(30)],
+        **columns,
+    }
+    pd.DataFrame(rows).to_csv(folder / "knees.csv", index=False)
+    return folder / "knees.csv"
+
+
+def test_knees_of_nobody_are_learnt_from_only_where_that_is_allowed(tmp_path):
+    """As one person they would all fall into one fold, and be known wherever they are met."""
+    table, run = anonymised(tmp_path / "data"), tmp_path / "run"
+    folds = ("--set", "cross_validate=true", "--set", "folds=3")
+    code, error = pretrain("--data", table, "--out", run, *TINY, *folds)
+    assert code == 3
+    assert "30 of 30 knees without" in error
+    assert "--allow-ungrouped" in error
+    assert not run.exists()
+    code, error = pretrain("--data", table, "--out", run, *TINY, *folds, "--allow-ungrouped")
+    assert code == 0, error
+    ensemble, knees = load_ensemble(run), read_knees(table, allow_ungrouped=True)
+    for member in ensemble.members:
+        assert len(member.card.seen_subjects.training) >= 10, "each knee is a person"
+    predicted, _ = predict_knees(ensemble, knees, device="cpu")
+    assert set(predicted["subject_id"]) == {"-"}
+    assert not predicted["seen_in_training"].any(), "nobody can tell"
+
+
+def test_the_unknown_subject_may_stand_in_several_parts(tmp_path):
+    table = anonymised(tmp_path / "data", split=["train", "val", "test"] * 10)
+    assert read_knees(table)["split"].value_counts().to_dict() == dict.fromkeys(
+        ("train", "val", "test"), 10
+    )
 
 
 def test_a_grade_that_a_fold_lacks_is_no_obstacle(tmp_path):
