@@ -66,8 +66,8 @@ class SeenSubjects(Settings):
     selection: tuple[str, ...]
     """Subjects on whom the epoch was chosen."""
     has_unknown: bool = False
-    """Some images were of unknown subjects, each of which counted as a subject of its own: whether
-    the model has seen a person cannot be told. False in models of before, which do not say."""
+    """Some images were of unknown subjects: whether the model has seen a person cannot be told.
+    False in models of before, which do not say."""
 
     @classmethod
     def of(cls, training: Iterable[str], selection: Iterable[str], *, salt: bytes) -> SeenSubjects:

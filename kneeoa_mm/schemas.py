@@ -254,7 +254,8 @@ PREDICTIONS = _schema(
         **{str(outcome): _binary(required=False) for outcome in Outcome},
     },
 )
-"""One row a knee; ``kl_set`` holds the grades among which the true one is as often as the model was
+"""One row a knee; ``subject_id`` is ``-`` where nothing tells it.
+``kl_set`` holds the grades among which the true one is as often as the model was
 calibrated for, joined by ``;``; ``qc_flags`` are those of the table of knees, where it has them,
 and missing where a film gave no knee; ``framing`` says whether its image was ``matched`` to the
 model's field of view, used ``whole`` because that of the image or of the model is unknown, or

@@ -52,6 +52,11 @@ def _of_source(source: Mapping[str, Any]) -> list[str]:
         notes.append(f"The predictions are of this part of the data: {part}.")
     if taught := source.get("calibration"):
         notes.append(f"Temperature and sets of grades were calibrated: {taught}.")
+    if source.get("seen_unknown"):
+        notes.append(
+            "The model learnt from images of unknown subjects: whether it has seen these persons "
+            "cannot be told."
+        )
     return notes
 
 

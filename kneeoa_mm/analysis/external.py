@@ -28,12 +28,13 @@ from kneeoa_mm.metrics import (
     calibration_in_the_large,
     calibration_slope,
     estimate,
+    persons_of,
     recalibrated,
     resample,
     scaled_brier,
 )
 from kneeoa_mm.model_folder import ModelCard, member_folders, read_model
-from kneeoa_mm.records import KL_CLASSES, UNKNOWN, KneeKey
+from kneeoa_mm.records import KL_CLASSES, UNKNOWN, KneeKey, PredictionStatus
 from kneeoa_mm.schemas import FOLDS, PREDICTIONS, PREDICTIONS_FILE
 from kneeoa_mm.tables import read_table
 
@@ -78,7 +79,7 @@ class Development:
             "run": self.run.name,
             "members": len(self.cards),
             "persons_in_training_of_a_member": [min(training), max(training)],
-            "persons": None if own is None else int(own["subject_id"].nunique()),
+            "persons": None if own is None else _persons_in(own),
             "cohorts": None if own is None else cohorts_of(own["knee_id"]),
             "weights_source": sorted({card.weights_source for card in cards}),
             "licence": sorted({card.licence for card in cards}),
@@ -115,13 +116,23 @@ def cohorts_of(knee_ids: pd.Series) -> dict[str, int]:
     return dict(Counter(names).most_common())
 
 
+def _persons_in(table: pd.DataFrame) -> int:
+    """Persons with a knee; each knee of an unknown one counts as a person."""
+    knees = table[table["status"] != PredictionStatus.REJECTED]
+    return len(np.unique(persons_of(knees["subject_id"], knees["knee_id"])))
+
+
 def refuse_overlap(development: Development, table: pd.DataFrame, *, where: object) -> None:
     """Raise where the model has seen a person on whom it is to be judged.
 
     Raises:
         LeakError: With how many, and one of them.
     """
-    subjects = set(table["subject_id"].astype(str)) - {UNKNOWN}
+    is_known = table["subject_id"] != UNKNOWN
+    # in training an image or a knee stood for an unknown subject, as it does in the knee_id
+    unnamed = table["knee_id"][~is_known].astype(str)
+    images = {KneeKey.parse(knee_id).subject_id or knee_id for knee_id in unnamed}
+    subjects = set(table["subject_id"][is_known].astype(str)) | images
     for name, card in development.cards.items():
         known = card.seen_subjects
         if seen := known.in_training(subjects) | known.in_selection(subjects):
@@ -159,7 +170,7 @@ def external_validation(
         "developed_on": development.describe(),
         "judged_on": {
             "cohorts": cohorts_of(table["knee_id"]),
-            "persons": int(table["subject_id"].nunique()),
+            "persons": _persons_in(table),
         },
         "overlap": {"persons": 0, "how": _PSEUDONYMS},
         "targets": {

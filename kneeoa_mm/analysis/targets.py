@@ -79,12 +79,13 @@ class Target:
         return counts
 
     def counts(self) -> dict[str, Any]:
-        """Knees, persons, and knees of each true class."""
+        """Knees, persons, knees that count as a person each, and knees of each true class."""
         classes = np.bincount(self.truth, minlength=len(self.labels))
         each = dict(zip(KL_CLASSES if self.name == KL else ("0", "1"), classes, strict=True))
         return {
             "knees": len(self.truth),
             "persons": len(np.unique(self.persons)),
+            "knees_of_unknown_persons": int((self.persons == self.knee_ids).sum()),
             "knees_by_truth": {name: int(number) for name, number in each.items()},
         }
 

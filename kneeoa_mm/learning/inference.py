@@ -23,7 +23,13 @@ from kneeoa_mm.learning.losses import grade_targets
 from kneeoa_mm.learning.memory import enough_memory
 from kneeoa_mm.learning.models import Ensemble, Model
 from kneeoa_mm.learning.views import ITSELF, Views
-from kneeoa_mm.records import KL_CLASSES, WITHOUT_READING, PredictionStatus, Reject
+from kneeoa_mm.records import (
+    KL_CLASSES,
+    UNKNOWN,
+    WITHOUT_READING,
+    PredictionStatus,
+    Reject,
+)
 
 _AT_ONCE = 4096
 """Knees whose images are held at a time: of 320 px they take 0.4 GB."""
@@ -267,7 +273,8 @@ def assemble(
     """Members' probabilities to one row a knee.
 
     Args:
-        knees: Identity and, where known, part of the split, fold and truth.
+        knees: Identity and, where known, part of the split, fold and truth; the subject of a knee
+            that is not ``subject_known`` becomes ``-``.
         probabilities: Shape (members, knees, outputs); NaN where a member has no say.
         outputs: Names of the last axis.
         voting: Rule for the grade; probabilities are means.
@@ -284,6 +291,9 @@ def assemble(
     predicted = vote(probabilities[:, :, grades], voting)
     identity = ["knee_id", "subject_id", "laterality"]
     frame = knees[identity].reset_index(drop=True).copy()
+    if "subject_known" in knees:
+        # an image that stands for its subject, to be kept apart in training, names nobody
+        frame["subject_id"] = frame["subject_id"].where(knees["subject_known"].array, UNKNOWN)
     frame["status"] = str(PredictionStatus.OK)
     frame[list(outputs)] = mean
     frame["kl_grade_pred"] = pd.array(predicted, dtype="Int64")

@@ -35,6 +35,7 @@ def read_knees(
 
     Returns:
         One row a knee: ``knee_id``, ``subject_id``, ``laterality``, ``image_path`` (absolute),
+        ``subject_known`` (false where ``subject_id`` stands for an image, whose name tells none),
         ``mirror`` (the image must be mirrored to look like a right knee),
         ``field_of_view_plateau_widths`` (missing where unknown, as in any folder of images),
         ``kl_grade`` where known, and ``split`` where the folder or table has one.
@@ -76,6 +77,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     as_taken = pd.Series(False, index=knees.index)
     as_right = knees.get("as_right_knee", knees.get("flipped", as_taken))
     knees["mirror"] = (knees["laterality"] == Laterality.LEFT) & ~as_right
+    knees["subject_known"] = knees["subject_id"] != UNKNOWN
     if "field_of_view_plateau_widths" not in knees:
         knees["field_of_view_plateau_widths"] = np.nan
     if knees.empty:
@@ -140,7 +142,7 @@ def _row(image: Path, folder: Path) -> dict[str, object]:
         "mirror": side is Laterality.LEFT,
         "field_of_view_plateau_widths": np.nan,
         "split": split,
-        "named": subject is not None,
+        "subject_known": subject is not None,
     }
 
 
@@ -173,7 +175,7 @@ def _refuse_two_grades(rows: list[dict[str, object]], folder: Path) -> None:
     grades: dict[tuple[object, object], set[object]] = {}
     for row in rows:
         # a name without a subject, such as 1.png, may be of another knee in each folder
-        if row["named"] and row["kl_grade"] is not None:
+        if row["subject_known"] and row["kl_grade"] is not None:
             grades.setdefault((row["subject_id"], row["laterality"]), set()).add(row["kl_grade"])
     doubtful = [f"{subject}{side}" for (subject, side), found in grades.items() if len(found) > 1]
     if doubtful:
@@ -188,7 +190,7 @@ def _refuse_two_grades(rows: list[dict[str, object]], folder: Path) -> None:
 
 
 def _refuse_nameless(rows: list[dict[str, object]], folder: Path) -> None:
-    nameless = [Path(str(r["image_path"])).name for r in rows if not r["named"]]
+    nameless = [Path(str(r["image_path"])).name for r in rows if not r["subject_known"]]
     if nameless:
         raise InputError(
             "Some names tell no subject, so the knees of a person could be split apart.",

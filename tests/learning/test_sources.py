@@ -59,6 +59,7 @@ def test_names_without_a_subject_are_refused_unless_allowed(tmp_path):
         read_knees(tmp_path)
     allowed = read_knees(tmp_path, allow_ungrouped=True)
     assert allowed["subject_id"].tolist() == ["0_knee-a", "1_knee-b"]
+    assert not allowed["subject_known"].any(), "no person has such a name"
 
 
 def test_images_of_one_name_in_several_folders_are_persons_of_their_own(tmp_path):
@@ -140,6 +141,11 @@ def test_the_split_of_a_table_has_the_names_that_folders_have(tmp_path):
 def test_one_person_under_two_names_of_a_part_is_in_one_part(tmp_path):
     path = table_of_knees(tmp_path, split=["val", "validation", "train"])
     assert set(read_knees(path)["split"]) == {"val", "train"}
+
+
+def test_a_table_says_itself_whose_subject_is_unknown(tmp_path):
+    path = table_of_knees(tmp_path, subject_id=["1", "1", "-"])
+    assert read_knees(path)["subject_known"].tolist() == [True, True, False]
 
 
 def readings(folder, knee_ids):

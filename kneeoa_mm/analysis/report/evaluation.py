@@ -123,6 +123,8 @@ def _size(document: Mapping[str, Any], target: str) -> str:
     if not counts:
         return ""
     text = f"{counted(counts['knees'], 'knee')} of {counted(counts['persons'], 'person')}"
+    if unknown := counts.get("knees_of_unknown_persons"):
+        text += f", each knee of an unknown person ({unknown:,}) counted as one"
     if target != KL and counts["knees"]:
         events = counts["knees_by_truth"]["1"]
         text += f"; {counted(events, 'event')} ({events / counts['knees']:.1%})"

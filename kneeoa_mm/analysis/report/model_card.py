@@ -54,6 +54,7 @@ def card_table(
         [
             "Learnt from",
             f"{' or '.join(map(str, per_member))} persons a member"
+            + (", images of unknown ones among them" if sees_unknown(cards) else "")
             + (f" of {_cohort(config)}" if _cohort(config) else "")
             + ("" if len(cards) > 1 else f" ({len(learnt)} in all)")
             + (f"; {card['trained_on']}" if card.get("trained_on") else ""),
@@ -70,6 +71,12 @@ def card_table(
         ],
     ]
     return Table(f"Model card of {name}.", ["Heading", "What the run says"], rows)
+
+
+def sees_unknown(cards: Mapping[str, Any]) -> bool:
+    """Whether some images that made a model were of unknown persons."""
+    seen = (card.get("seen_subjects") or {} for card in cards.values())
+    return any(each.get("has_unknown", False) for each in seen)
 
 
 def _unread(card: Mapping[str, Any]) -> str:

@@ -19,13 +19,16 @@ def predictions_section(run: Run) -> Section:
     """What was predicted, of how many, and how many could not be."""
     table = read_table(run.path, PREDICTIONS)
     own = {} if run.path.suffix == ".csv" else read_provenance(run.path)
-    persons = table["subject_id"][table["subject_id"] != UNKNOWN].nunique()
+    is_known = table["subject_id"] != UNKNOWN
+    persons = counted(table["subject_id"][is_known].nunique(), "person")
+    if not is_known.all():
+        persons = f"{persons} and of unknown ones" if is_known.any() else "unknown persons"
     usable = table[table["status"] == "ok"]
     section = Section(
         "predict",
         "Predictions",
         run.name,
-        summary=f"{counted(len(table), 'knee')} of {counted(persons, 'person')}, of which "
+        summary=f"{counted(len(table), 'knee')} of {persons}, of which "
         f"{len(usable):,} were graded.",
         provenance={**flat_provenance(own), f"{run.path.name}.sha256": sha256_of(run.path)},
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from kneeoa_mm.analysis.report.model_card import card_table
+from kneeoa_mm.analysis.report.model_card import card_table, sees_unknown
 from kneeoa_mm.analysis.report.parts import NOTHING, Section, Table
 from kneeoa_mm.analysis.report.procedure import (
     chooses_epoch,
@@ -191,17 +191,24 @@ def _name(section: Section) -> str:
 
 def _tell_partition(section: Section, cards: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     folds = {card.get("fold") for card in cards.values()} - {None}
+    has_unknown = sees_unknown(cards)
+    by = "by person where known" if has_unknown else "by person"
     if folds:
         text = (
-            f"{counted(len(folds), 'fold')} by person; each member learnt without its fold, and "
+            f"{counted(len(folds), 'fold')} {by}; each member learnt without its fold, and "
             "knees of that fold are predicted by it alone"
         )
     else:
-        text = "a training and a validation part by person"
+        text = f"a training and a validation part {by}"
     seed = f"; seed {config['seed']}" if "seed" in config else ""
     section.tell("partition", f"{_name(section)}: {text}{seed}", "folds.parquet")
     section.methods.append(f"Data were divided into {text}{seed}.")
-    if all(card.get("seen_subjects") for card in cards.values()):
+    if has_unknown:
+        section.limits.append(
+            f"{section.source}: some images are of unknown persons, and the knees of one may stand "
+            "in two parts, which flatters the model."
+        )
+    elif all(card.get("seen_subjects") for card in cards.values()):
         section.tell(
             "disjoint",
             "Parts share no person; the card holds a keyed hash of each person learnt from, by "
