@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,16 @@ _HEX_DIGITS = 16
 def keyed_hash(key: bytes, text: str) -> str:
     """HMAC-SHA-256 of ``text``, its first 16 hexadecimal digits (64 bits)."""
     return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()[:_HEX_DIGITS]
+
+
+def is_hash(text: str) -> bool:
+    """Whether a text could be one of :func:`keyed_hash`.
+
+    Example:
+        >>> is_hash("08b69a17fadbdfb0"), is_hash("9003175")
+        (True, False)
+    """
+    return re.fullmatch(rf"[0-9a-f]{{{_HEX_DIGITS}}}", text) is not None
 
 
 @dataclass(frozen=True)

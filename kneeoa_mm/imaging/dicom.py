@@ -137,6 +137,24 @@ def read_film(path: Path, *, max_pixels: int, user_spacing_mm: float | None = No
     return film
 
 
+def read_patient_id(path: Path, *, max_pixels: int) -> str | None:
+    """Patient ID (0010,0020) as :func:`read_film` finds it, without reading pixels.
+
+    Args:
+        path: A DICOM file.
+        max_pixels: As for the film, if it is deflated.
+
+    Raises:
+        ItemError: The header cannot be read.
+    """
+    with (
+        as_item_errors("header", "E_HEADER"),
+        _overheard(),
+        _opened(path, max_pixels) as (stream, _),
+    ):
+        return Attributes(pydicom.dcmread(stream, stop_before_pixels=True)).text("PatientID")
+
+
 def _film(
     header: Attributes, stored: NDArray[np.integer], user_spacing_mm: float | None
 ) -> Radiograph:

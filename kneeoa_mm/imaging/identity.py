@@ -93,11 +93,10 @@ class Naming:
         Raises:
             ItemError: The identifier cannot stand in a knee_id.
         """
-        match = re.search(self.path_pattern, source) if self.path_pattern else None
-        in_path = match.groupdict() if match else {}
+        in_path = self._in_path(source)
         stem = _stem(PurePosixPath(source))
-        named, side = (None, None) if self.path_pattern else _from_name(source, stem)
-        subject = in_path.get("subject") or film.patient_id or named
+        side = None if self.path_pattern else _from_name(source, stem)[1]
+        subject = self.source_id(source, film.patient_id)
         if subject is not None and self.identifiers.key is None and ":" in subject:
             message = "the subject identifier holds a colon; hash identifiers with --ids KEYFILE"
             raise ItemError("E_IDENTITY", message, stage="identify")
@@ -113,6 +112,23 @@ class Naming:
             or len({visits[code] for code in codes}) > 1,
             bool(visit) and _code(visit, visits) is None,
         )
+
+    def source_id(self, source: str, patient_id: str | None) -> str | None:
+        """The subject as path or header name it.
+
+        Where identifiers are hashed, no output and no message may carry it.
+
+        Args:
+            source: Path of the film relative to the studies, with ``/``.
+            patient_id: Of the header.
+        """
+        if self.path_pattern:
+            return self._in_path(source).get("subject") or patient_id
+        return patient_id or _from_name(source, _stem(PurePosixPath(source)))[0]
+
+    def _in_path(self, source: str) -> dict[str, str | None]:
+        match = re.search(self.path_pattern, source) if self.path_pattern else None
+        return match.groupdict() if match else {}
 
     def masked(self, source: str) -> str:
         """The path of a film as outputs may show it.

@@ -152,6 +152,7 @@ def predict_knees(
     knees: pd.DataFrame,
     *,
     clinical: pd.DataFrame | None = None,
+    known_as: pd.Series | None = None,
     device: str = "auto",
 ) -> tuple[pd.DataFrame, list[Reject]]:
     """Predict a table of knees.
@@ -166,12 +167,14 @@ def predict_knees(
             that was trained with the reading says in ``kl_input`` whether it had one.
         clinical: Clinical factors, one row a knee in the same order, for a fused model; what is
             missing is imputed by the rule that the model learnt.
+        known_as: Another name of each knee's subject, by which members may know it as well: the
+            identifier before it was hashed. It is compared, and nothing else.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Returns:
         A table of schema ``PREDICTIONS``, and the images that could not be read.
     """
-    has_say, all_have_seen = ensemble.who_scores(knees["subject_id"].astype(str))
+    has_say, all_have_seen = ensemble.who_scores(knees["subject_id"].astype(str), known_as)
     outputs = ensemble.members[0].card.outputs
     parts = [
         _ask_members(

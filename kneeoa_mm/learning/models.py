@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +69,9 @@ class Ensemble:
         names = (name for name in self.members[0].card.outputs if name.endswith("_prob"))
         return next((name.removesuffix("_prob") for name in names), None)
 
-    def who_scores(self, subjects: pd.Series) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    def who_scores(
+        self, subjects: pd.Series, known_as: pd.Series | None = None
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which members score each knee, and whose persons all members learnt from.
 
         Members whom the person never touched; where there is none those that were not trained on
@@ -76,17 +79,25 @@ class Ensemble:
 
         Args:
             subjects: Subject of each knee, (n,).
+            known_as: Another name of each, by which members may know it as well.
 
         Returns:
             Shapes (members, n) and (n,).
         """
-        everyone = set(subjects)
+        names = [subjects] if known_as is None else [subjects, known_as]
         known = [member.card.seen_subjects for member in self.members]
-        seen = np.array([subjects.isin(each.in_training(everyone)) for each in known])
-        chosen_on = np.array([subjects.isin(each.in_selection(everyone)) for each in known])
+        seen = np.array([_are_among(names, each.in_training) for each in known])
+        chosen_on = np.array([_are_among(names, each.in_selection) for each in known])
         untouched, untrained = ~(seen | chosen_on), ~seen
         scores = np.where(untouched.any(axis=0), untouched, untrained)
         return np.where(scores.any(axis=0), scores, True), np.all(seen, axis=0)
+
+
+def _are_among(
+    names: list[pd.Series], among: Callable[[Iterable[str]], set[str]]
+) -> NDArray[np.bool_]:
+    """Which subjects a member knows by one of their names."""
+    return np.any([each.isin(among(set(each))).to_numpy() for each in names], axis=0)
 
 
 def load_model(folder: Path) -> Model:

@@ -113,7 +113,9 @@ def _predict(
         for name in filter(None, ("kl_grade", ensemble.outcome_column, "split")):
             if name in clinical and name not in knees:
                 knees[name] = clinical[name].to_numpy()
-    predictions, unreadable = predict_knees(ensemble, knees, clinical=clinical, device=device)
+    predictions, unreadable = predict_knees(
+        ensemble, knees, clinical=clinical, known_as=given.source_ids, device=device
+    )
     for reject in unreadable:
         say(f"not used: {reject.source}: {reject.code} {reject.message}")
     strange = int((predictions["status"] == PredictionStatus.NOT_A_KNEE).sum())

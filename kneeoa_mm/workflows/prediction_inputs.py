@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -11,13 +11,16 @@ import pandas as pd
 from kneeoa_mm import schemas, tables
 from kneeoa_mm.cohort_spec import CohortSpec
 from kneeoa_mm.errors import ConfigError, InputError
-from kneeoa_mm.identifiers import KEEP
+from kneeoa_mm.identifiers import KEEP, is_hash, read_identifiers
 from kneeoa_mm.imaging.detectors import fallback_notes
+from kneeoa_mm.imaging.identity import Naming
 from kneeoa_mm.imaging.pictures import PICTURE_SUFFIXES
 from kneeoa_mm.imaging.preprocess import preprocess
-from kneeoa_mm.imaging.studies import find_films, holds_dicom
+from kneeoa_mm.imaging.source_ids import source_ids
+from kneeoa_mm.imaging.studies import Studies, find_films, holds_dicom
 from kneeoa_mm.learning.sources import IMAGE_SUFFIXES, read_knees
 from kneeoa_mm.progress import say
+from kneeoa_mm.records import UNKNOWN
 from kneeoa_mm.settings import PreprocessConfig
 
 
@@ -30,12 +33,15 @@ class Inputs:
         notes: What a person should know of how they were read.
         rejects: Films, or knees of films, that were not used; None where no films were given.
         fresh_key: Where the key of the identifiers is, if it was made for this input.
+        source_ids: Subject of each knee as its film names it, for a model that knows it by that
+            name: it must never be written or said. None where ``knees`` have no other name.
     """
 
     knees: pd.DataFrame
     notes: tuple[str, ...]
     rejects: pd.DataFrame | None = None
     fresh_key: Path | None = None
+    source_ids: pd.Series | None = field(default=None, repr=False)
 
 
 def holds_knees(source: Path) -> bool:
@@ -74,7 +80,9 @@ def inputs_of_knees(source: Path) -> Inputs:
         InputError: As in ``read_knees``.
     """
     knees = read_knees(source, allow_ungrouped=True, grades_optional=True)
-    if source.is_file() or (source / "knees.parquet").is_file():
+    if (source / "knees.parquet").is_file() or source.suffix.lower() in {".parquet", ".csv"}:
+        return Inputs(knees, _of_hashes(knees))
+    if source.is_file():
         return Inputs(knees, ())
     return Inputs(knees, (*_grades_by_folder(knees), *_passed_over(source)))
 
@@ -106,16 +114,40 @@ def inputs_of_films(
             where=source,
             fix="see the lines above; preprocess has settings for films out of the ordinary",
         )
-    links = find_films(source).links
+    key = work.with_name(f"{work.name}.key")
+    naming = Naming.of(read_identifiers(ids or str(key)), cohort)
+    found, knees = find_films(source), read_knees(work)
+    links = found.links
     followed_no_link = (
         f"{links} links lead out of the folder, to a folder or nowhere, and were not \
 followed: what they lead to is not in the table."
     )
     return Inputs(
-        read_knees(work),
+        knees,
         (*fallback_notes(settings), *([followed_no_link] if links else [])),
         rejects,
-        work.with_name(f"{work.name}.key") if ids is None else None,
+        key if ids is None else None,
+        _source_ids(found, naming, knees, settings),
+    )
+
+
+def _source_ids(
+    found: Studies, naming: Naming, knees: pd.DataFrame, settings: PreprocessConfig
+) -> pd.Series | None:
+    if naming.identifiers.key is None:
+        return None
+    known = source_ids(found, naming, set(knees["source"]), max_pixels=settings.max_pixels)
+    return knees["subject_id"].map(lambda subject: known.get(subject, subject))
+
+
+def _of_hashes(knees: pd.DataFrame) -> tuple[str, ...]:
+    """That a model may know persons by another name, where a table has hashes alone."""
+    subjects = knees.loc[knees["subject_id"] != UNKNOWN, "subject_id"]
+    if subjects.empty or not subjects.map(is_hash).all():
+        return ()
+    return (
+        "The subjects of this table are hashes. Whether the model has seen them in training shows "
+        "only if it knows them by the same key; `predict` on the films themselves can tell.",
     )
 
 

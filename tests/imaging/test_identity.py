@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import phantoms
 import pytest
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from kneeoa_mm.cohort_spec import (
     CohortSpec,
@@ -16,6 +20,8 @@ from kneeoa_mm.errors import ConfigError, ItemError
 from kneeoa_mm.identifiers import Identifiers
 from kneeoa_mm.imaging.identity import FilmIdentity, Naming
 from kneeoa_mm.imaging.radiograph import Radiograph
+from kneeoa_mm.imaging.source_ids import source_ids
+from kneeoa_mm.imaging.studies import find_films
 from kneeoa_mm.records import Laterality
 
 KEEP, HASH = Identifiers(None), Identifiers(b"k" * 32)
@@ -58,6 +64,23 @@ def test_groups_that_a_pattern_lacks_come_from_the_header() -> None:
 
 def test_what_nothing_names_stays_unknown() -> None:
     assert Naming(KEEP).identify("a.dcm", _film(None, "V00")) == FilmIdentity(None, None, None)
+
+
+def test_films_are_asked_for_the_names_that_were_hashed(tmp_path: Path) -> None:
+    """By these a model knows whom it learnt from; films that gave no knee are left alone."""
+    film = phantoms.dataset(np.tile(np.arange(64, dtype=np.uint16), (64, 1)), PatientID="9000017")
+    phantoms.write(film, tmp_path / "plain.dcm")
+    film.PatientID = "9000034"
+    phantoms.write(film, tmp_path / "small.dcm", syntax=DeflatedExplicitVRLittleEndian)
+    phantoms.write(film, tmp_path / "V06" / "9000099.dcm")
+    film.PatientID = "9000051"
+    phantoms.write(film, tmp_path / "unused.dcm")
+    phantoms.write(film, tmp_path / "torn.dcm").write_bytes(b"")
+    naming = Naming.of(HASH, _cohort(r"(?P<visit>V\d\d)/(?P<subject>\d{7})"))
+    shown = {naming.masked(p) for p in ("plain.dcm", "small.dcm", "V06/9000099.dcm", "torn.dcm")}
+    found = source_ids(find_films(tmp_path), naming, shown, max_pixels=10_000)
+    assert set(found.values()) == {"9000017", "9000034", "9000099"}
+    assert all(HASH.subject_id(name) == hashed for hashed, name in found.items())
 
 
 def test_hashed_identifiers_join_and_do_not_show_the_source() -> None:

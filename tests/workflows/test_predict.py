@@ -15,9 +15,11 @@ from typer.testing import CliRunner
 
 from kneeoa_mm import model_folder, schemas, tables
 from kneeoa_mm.cli import app
+from kneeoa_mm.identifiers import is_hash
 from kneeoa_mm.imaging.detector import PLATEAU_MM
 from kneeoa_mm.learning.dataset import prepare
 from kneeoa_mm.learning.familiarity import learn
+from kneeoa_mm.learning.inference import predict_knees
 from kneeoa_mm.learning.networks import KLNetwork
 from kneeoa_mm.model_folder import (
     ModelCard,
@@ -433,6 +435,94 @@ def test_doubts_about_films_reach_the_table_and_the_person(shipped, tmp_path):
     assert doubtful.to_dict() == {"0_R.dcm": False, "1_R.dcm": True, "broken.dcm": False}
     assert found["qc_flags"].isna().tolist() == [False, False, True]
     assert "1 laterality_conflict" in " ".join(shown.split())
+
+
+@pytest.fixture
+def folds(grader, tmp_path):
+    """Two members that learnt to grade from other persons; Zelenka taught the first, Roe both."""
+    folder = tmp_path / "folds"
+    card, _ = read_model(next((grader / "members").iterdir()), ModelCard)
+    for fold, persons in enumerate((["Zelenka", "Roe"], ["Doe", "Roe"])):
+        torch.manual_seed(fold)
+        update = {
+            "seen_subjects": SeenSubjects.of(persons, [], salt=b"salt"),
+            "fold": fold,
+            "familiarity_sha256": "",
+        }
+        weights = save(KLNetwork("simple_cnn").state_dict())
+        write_model(folder / "members" / str(fold), card.model_copy(update=update), weights)
+    return folder
+
+
+@pytest.fixture
+def persons(tmp_path):
+    """Films of Zelenka, of Roe and of a stranger."""
+    folder = tmp_path / "films"
+    for seed, name in enumerate(("Zelenka", "Roe", "Smith")):
+        small_film(folder / name / "1.dcm", seed, PatientID=name)
+    return folder
+
+
+def test_hashed_persons_are_graded_as_if_the_model_met_their_names(persons, folds, tmp_path):
+    """Members that learnt from a person would vote on it, and nobody would know."""
+    Path(tmp_path / "ids.key").write_text("0" * 64)
+    told = {}
+    for name, ids in {"keep": ["keep"], "key": [tmp_path / "ids.key"], "fresh": []}.items():
+        out = tmp_path / f"{name}.csv"
+        options = ["--ids", *ids] if ids else []
+        assert run("predict", persons, "--model", folds, "--out", out, *options)[0] == 0
+        told[name] = pd.read_csv(out).sort_values("kl_prob_0", ignore_index=True)
+    kept = told.pop("keep").set_index("subject_id")
+    assert kept["seen_in_training"].to_dict() == {"Roe": True, "Smith": False, "Zelenka": False}
+    assert kept.loc["Zelenka", "fold"] == 1
+    answers = ["seen_in_training", "fold", *(f"kl_prob_{grade}" for grade in range(5))]
+    for hashed in told.values():
+        pd.testing.assert_frame_equal(hashed[answers], kept.reset_index()[answers])
+        assert hashed["subject_id"].map(is_hash).all()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_names_that_are_compared_with_the_model_are_written_nowhere(
+    persons, folds, tmp_path, monkeypatch, fails
+):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    monkeypatch.setenv("KNEEOA_MM_DEBUG", "1")
+    written = []
+
+    def looked_into(*arguments, **options):
+        assert "Zelenka" in set(options["known_as"])
+        for path in scratch.rglob("*"):
+            written.append(str(path.relative_to(scratch)))
+            if path.suffix == ".parquet":
+                written.append(pd.read_parquet(path).to_csv())
+            elif path.is_file():
+                written.append(path.read_bytes().decode("latin-1"))
+        if fails:
+            raise ValueError("a fault of ours")
+        return predict_knees(*arguments, **options)
+
+    monkeypatch.setattr("kneeoa_mm.workflows.predict.predict_knees", looked_into)
+    out = tmp_path / "out" / "grades.csv"
+    out.parent.mkdir()
+    code, *shown = run("predict", persons, "--model", folds, "--out", out)
+    assert code == (1 if fails else 0)
+    assert any(text.endswith("knees.parquet") for text in written)
+    written += [*shown, *(path.read_text() for path in out.parent.iterdir())]
+    assert not [text for text in written if "Zelenka" in text]
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_table_of_hashes_says_that_it_cannot_tell_whom_the_model_knows(shipped, tmp_path):
+    knee = picture(tmp_path / "knee.png")
+    for subject, is_told in (("08b69a17fadbdfb0", True), ("9003175", False)):
+        table = tmp_path / f"{subject}.csv"
+        row = f"-:{subject}:-:L,{subject},L,{knee}"
+        table.write_text(f"knee_id,subject_id,laterality,image_path\n{row}\n")
+        code, shown, error = run("predict", table, "--overwrite")
+        assert code == 0, error
+        assert ("subjects of this table are hashes" in " ".join(shown.split())) is is_told
 
 
 def test_a_split_of_the_clinical_table_stands_beside_a_rejected_film(shipped, tmp_path, films):
