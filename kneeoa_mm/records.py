@@ -30,6 +30,7 @@ class View(StrEnum):
     AP = "AP"
     LATERAL = "LATERAL"
     SKYLINE = "SKYLINE"
+    OBLIQUE = "OBLIQUE"
     UNKNOWN = "UNKNOWN"
 
 

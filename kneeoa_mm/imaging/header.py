@@ -26,14 +26,25 @@ _PROJECTIONS = {
     for name, words in {
         "AP": "AP|antero-?posterior",
         "PA": "PA|postero-?anterior",
-        "LATERAL": "lat(eral)?|medio-?lateral|latero-?medial",
-        "SKYLINE": "skyline|sunrise|merchant|laurin",
+        "LATERAL": "lat(eral)?|medio-?lateral|latero-?medial|sagittal",
+        # along the patella; the last names are of DICOM's CID 4012
+        "SKYLINE": "skyline|sunrise|axial|tangential|patell(a|ar|o-?femoral)[ _-]*view|"
+        "infero-?superior|supero-?inferior|cranio-?caudal|caudo-?cranial|"
+        "laurin|merchant|settegast|hughston",
+        "OBLIQUE": "obliques?",
     }.items()
 }
 _OF_SIDES = re.compile("(?<![a-z])(bi|uni|contra|ipsi)[ _-]*lat(eral)?(?![a-z])", re.IGNORECASE)
 """Words that tell which knees a film shows, not how; some writers split them before `lateral`."""
+_BEFORE_AXIAL = re.compile("(patell[a-z]*[ _-]+)(AP|PA)(?=[ _-]+axial)", re.IGNORECASE)
+"""Along a patella they tell the way of the beam, and make no frontal film."""
 _FRONTAL = {"AP", "PA"}
-_LATERAL_POSITIONS = {"LL", "RL", "LLD", "RLD", "LM", "ML"}
+_OTHER_VIEWS = (View.SKYLINE, View.OBLIQUE, View.LATERAL)
+_OF_POSITION = {
+    **dict.fromkeys(("LL", "RL", "LLD", "RLD", "LM", "ML"), "LATERAL"),
+    **dict.fromkeys(("LLO", "RLO", "LAO", "RAO", "LPO", "RPO"), "OBLIQUE"),
+}
+"""View Position (0018,5101) in codes that hold no word."""
 
 
 def read_grey_scale(header: Attributes) -> tuple[GreyScale, list[QCFlag]]:
@@ -194,7 +205,7 @@ def read_view(header: Attributes) -> View:
     named = _named_projections(header, series)
     frontal, others = named & _FRONTAL, named - _FRONTAL
     if others and not frontal:
-        return View.SKYLINE if "SKYLINE" in others else View.LATERAL
+        return next(view for view in _OTHER_VIEWS if view in others)
     is_open = not frontal or bool(others)
     if is_open and (header.text("PatientOrientation") or "").upper()[:1] in {"A", "P"}:
         return View.LATERAL
@@ -206,11 +217,15 @@ def read_view(header: Attributes) -> View:
 def _named_projections(header: Attributes, series: str) -> set[str]:
     """What the first source that names any projection names; a text may name several."""
     position = (header.text("ViewPosition") or "").upper()
-    if position in _LATERAL_POSITIONS:
-        return {"LATERAL"}
-    for text in (position, header.meaning("ViewCodeSequence") or "", series):
-        told = _OF_SIDES.sub(" ", text)
+    if position in _OF_POSITION:
+        return {_OF_POSITION[position]}
+    code = header.meaning("ViewCodeSequence") or ""
+    for text in (position, code, series):
+        told = _BEFORE_AXIAL.sub(r"\1", _OF_SIDES.sub(" ", text))
         named = {name for name, words in _PROJECTIONS.items() if words.search(told)}
+        if text == code and "OBLIQUE" in named:
+            # a code names one projection: "antero-posterior oblique" is not two
+            return {"OBLIQUE"}
         if named:
             return named
     return set()

@@ -11,6 +11,8 @@ import phantoms
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
+from pydicom.sr._cid_dict import cid_concepts
+from pydicom.sr._concepts_dict import concepts
 from pydicom.tag import Tag
 from pydicom.uid import DigitalXRayImageStorageForProcessing
 
@@ -25,7 +27,7 @@ from kneeoa_mm.imaging.header import (
     read_view,
 )
 from kneeoa_mm.imaging.quality import QCFlag
-from kneeoa_mm.records import Laterality, SpacingSource, View
+from kneeoa_mm.records import FRONTAL_VIEWS, Laterality, SpacingSource, View
 
 VALUES = np.arange(64, dtype=np.uint16).reshape(8, 8)
 
@@ -297,6 +299,19 @@ def test_sides_of_the_header(image: Any, series: Any, sides: set[str], flags: li
         (None, "KNEE PA + LATERAL", View.UNKNOWN),
         (None, "KNEE AP LAT SKYLINE", View.UNKNOWN),
         ("AP", "Patella skyline", View.AP),
+        (None, "Patella axial", View.SKYLINE),
+        (None, "Patella AP axial", View.SKYLINE),
+        (None, "PATELLA_TANGENTIAL_LEFT", View.SKYLINE),
+        (None, "Patellar view", View.SKYLINE),
+        (None, "Inferosuperior", View.SKYLINE),
+        (None, "Knee oblique", View.OBLIQUE),
+        (None, "Knee lateral oblique", View.OBLIQUE),
+        (None, "KNEE AP LAT OBLIQUE", View.UNKNOWN),
+        ("RLO", "Knee", View.OBLIQUE),
+        # the patella is on every film of a knee, and so are axes
+        (None, "KNEE WITH PATELLA", View.UNKNOWN),
+        (None, "Patella AP", View.AP),
+        (None, "Mechanical axis AP", View.AP),
     ],
 )
 def test_view_is_only_what_the_header_says(position: Any, description: str, view: View) -> None:
@@ -364,6 +379,50 @@ def test_a_view_code_stands_between_position_and_description(
         ViewPosition=position, ViewCodeSequence=phantoms.code(meaning), SeriesDescription=series
     )
     assert read_view(header) is view
+
+
+def _meanings(context_group: int) -> list[str]:
+    """Code meanings of a context group of DICOM PS3.16, as pydicom lists them."""
+    return [
+        meaning
+        for scheme, keywords in cid_concepts[context_group].items()
+        for keyword in keywords
+        for meaning, _ in concepts[scheme][keyword].values()
+    ]
+
+
+_FRONTAL_CODES = {
+    "antero-posterior": View.AP,
+    "postero-anterior": View.UNKNOWN,
+    "frontal": View.UNKNOWN,
+}
+_OF_OTHER_PARTS = {
+    "acanthioparietal",
+    "dorsoplantar",
+    "Occlusal projection",
+    "orbitoparietal",
+    "parieto-orbital",
+    "parietoacanthial",
+    "plantodorsal",
+    "submentovertical",
+    "tissue specimen",
+    "verticosubmental",
+}
+"""Codes for skulls, feet and teeth, which Body Part Examined refuses."""
+
+
+@pytest.mark.parametrize("meaning", sorted({*_meanings(4010)} - _OF_OTHER_PARTS))
+def test_of_the_view_codes_of_dicom_only_frontal_ones_are_frontal(meaning: str) -> None:
+    """CID 4010, "DX View": from a film of any other kind no knee must be cut."""
+    header = _attributes(
+        ViewPosition=None, ViewCodeSequence=phantoms.code(meaning), SeriesDescription="Knee"
+    )
+    view = read_view(header)
+    if meaning in _FRONTAL_CODES:
+        assert view is _FRONTAL_CODES[meaning]
+    else:
+        assert view not in FRONTAL_VIEWS
+        assert ("oblique" in meaning) == (view is View.OBLIQUE)
 
 
 @pytest.mark.parametrize(
