@@ -27,6 +27,8 @@ from kneeoa_mm.settings import PreprocessConfig
 from kneeoa_mm.tables import write_table
 
 IMAGES_FOLDER = "images"
+_KNEES_FILE, _REJECTS_FILE = "knees.parquet", "rejects.csv"
+_CONTACT_SHEET, _REVIEW = Path("qc", "contact_sheet.png"), Path("qc", REVIEW_FILE)
 
 _LONGEST_STEM = 120
 
@@ -132,8 +134,17 @@ def place_images(knees: Sequence[NamedKnee], journal: Journal, out: Path) -> Non
     flush_names(out / IMAGES_FOLDER)
 
 
+def withdraw(knees: Sequence[NamedKnee], journal: Journal, out: Path) -> None:
+    """Take back the tables, then the images, of a whole that is about to change."""
+    # the other way round, a run that is interrupted now would leave a table of images that are gone
+    for name in (_KNEES_FILE, _REJECTS_FILE, _CONTACT_SHEET, _REVIEW):
+        (out / name).unlink(missing_ok=True)
+    flush_names(out)
+    withdraw_images(knees, journal, out)
+
+
 def withdraw_images(knees: Sequence[NamedKnee], journal: Journal, out: Path) -> None:
-    """The inverse of :func:`place_images`, for a whole that is about to change."""
+    """The inverse of :func:`place_images`."""
     for knee in knees:
         image, part = out / knee.row["image_path"], knee.part(journal)
         part.parent.mkdir(exist_ok=True)
@@ -167,14 +178,14 @@ def write_tables(
         "knees": write_table(
             pd.DataFrame(kept, columns=measured),
             KNEES,
-            out / "knees.parquet",
+            out / _KNEES_FILE,
             config_digest=config.digest(),
             extra={"excluded": len(excluded.reasons)} if excluded.reasons else None,
         ),
         "rejects": write_table(
             pd.DataFrame(map(asdict, rejects), columns=list(REJECTS.rules.columns)),
             REJECTS,
-            out / "rejects.csv",
+            out / _REJECTS_FILE,
         ),
     }
     entries = [
@@ -189,8 +200,8 @@ def write_tables(
     ]
     if kept:
         outputs["images"] = out / IMAGES_FOLDER
-        outputs["contact_sheet"] = write_contact_sheet(entries, out / "qc" / "contact_sheet.png")
-    outputs["review"] = write_review(entries, rejects, out / "qc" / REVIEW_FILE)
+        outputs["contact_sheet"] = write_contact_sheet(entries, out / _CONTACT_SHEET)
+    outputs["review"] = write_review(entries, rejects, out / _REVIEW)
     return Whole(outputs, kept, rejects, sum(bool(record.rejects) for record in records))
 
 

@@ -10,7 +10,7 @@ from kneeoa_mm.imaging.assembly import (
     NamedKnee,
     in_order,
     name_knees,
-    withdraw_images,
+    withdraw,
 )
 from kneeoa_mm.imaging.engine import Job
 from kneeoa_mm.imaging.worker import FilmRecord
@@ -20,8 +20,8 @@ def films_done(job: Job, modified_ns: Sequence[int], *, keep_names: bool) -> set
     """Films that were done, and whose images are there.
 
     Names depend on all films. So where every film is recorded, and some image is lost or some film
-    is worth another try, the images go back to where they wait for their names, since the film that
-    is done anew may have other knees.
+    is worth another try, the tables go, and the images go back to where they wait for their names,
+    since the film that is done anew may have other knees.
 
     Args:
         job: The run.
@@ -40,7 +40,7 @@ def films_done(job: Job, modified_ns: Sequence[int], *, keep_names: bool) -> set
     if not keep_names:
         anew |= {film for film, record in records.items() if not record.is_final}
     if anew:
-        withdraw_images(knees, job.journal, job.out)
+        withdraw(knees, job.journal, job.out)
     return set(records) - anew
 
 

@@ -14,7 +14,7 @@ import nights
 import pytest
 
 from kneeoa_mm.errors import KneeOAError, OutputExistsError
-from kneeoa_mm.imaging import assembly, journal, resuming
+from kneeoa_mm.imaging import assembly, journal
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals and limits")
 
@@ -109,7 +109,7 @@ def test_images_half_of_which_have_their_names_are_all_found_again(
         ("withdraw_images", withdraw, "synthetic_9000019_0_R.png"),
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(resuming if lost else _stage(), name, _half(move))
+            patch.setattr(assembly if lost else _stage(), name, _half(move))
             if lost is not None:
                 (out / "images" / lost).unlink()
             with pytest.raises(KneeOAError, match="make room"):

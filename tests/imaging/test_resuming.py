@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,33 @@ def test_a_film_whose_worker_failed_is_tried_again_on_resume(
     with monkeypatch.context() as patch:
         patch.setattr(nights, "serially", failing)
         nights.run(studies, out, shard=shard)
+    nights.run(studies, out, resume=True)
+    assert nights.contents(out) == whole
+
+
+def test_no_table_names_an_image_that_is_gone_while_a_film_is_tried_again(
+    studies: Path, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in that film must not leave a folder that looks finished."""
+
+    def failing(
+        work: Callable[[Any], Any], tasks: Iterable[Any], **_: Any
+    ) -> Generator[Any, None, None]:
+        for task in tasks:
+            yield ItemError("E_TIMEOUT", "", stage="worker") if task.source == BLIP else work(task)
+
+    def interrupted(*_: Any, **__: Any) -> Generator[Any, None, None]:
+        raise KeyboardInterrupt
+        yield
+
+    out = tmp_path / "out"
+    for serially in (failing, interrupted):
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+            patch.setattr(nights, "serially", serially)
+            nights.run(studies, out, resume=out.exists())
+    assert not list((out / "images").glob("*.png"))
+    left = [path for path in nights.contents(out) if path.startswith(("knees", "rejects", "qc"))]
+    assert left == []
     nights.run(studies, out, resume=True)
     assert nights.contents(out) == whole
 
