@@ -38,6 +38,8 @@ from kneeoa_mm.synthetic.cohort import synthesize
 from kneeoa_mm.workflows.compare import compare
 
 RECIPE = "demo"
+BASELINE = "V00"
+"""Films of later visits, on which no progression is predicted, would treble the work."""
 LIMIT_OF = {"image": "image", "clinical": "clinical", "fused": "both"}
 """Model to the key of its best possible AUROC."""
 
@@ -70,7 +72,7 @@ def make_knees(work: Path, arguments: argparse.Namespace) -> None:
         knees,
         "knees.parquet",
         lambda: preprocess(
-            source / "studies",
+            source / "studies" / BASELINE,
             knees,
             config=config,
             cohort=spec,

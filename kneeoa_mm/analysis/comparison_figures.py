@@ -102,8 +102,10 @@ def calibration_panels(bins: Mapping[str, Mapping[str, Sequence[float]]], *, tit
         )
         axes.set_title(name, fontsize=8)
         axes.set(xlim=(0, top), ylim=(0, top), aspect="equal")
-    for axes in grid.flat[len(bins) :]:
+    # the panel above an empty place is the last of its column, and tells the numbers of the axis
+    for axes, above in zip(grid.flat[len(bins) :], grid.flat[len(bins) - abreast :], strict=False):
         axes.set_visible(False)
+        above.tick_params(labelbottom=True)
     figure.suptitle(f"{title}: calibration", fontsize=10, fontweight="bold", x=0.01, ha="left")
     figure.supxlabel("Predicted risk", fontsize=9)
     figure.supylabel("Observed share (95 % CI)", fontsize=9)

@@ -11,6 +11,7 @@ from PIL import Image
 from scipy.stats import binomtest
 
 from kneeoa_mm.analysis import figure_style, figures, survival_figures
+from kneeoa_mm.analysis.comparison_figures import calibration_panels
 from kneeoa_mm.analysis.figures import Scored
 from kneeoa_mm.analysis.nonparametric import cumulative_incidence
 from kneeoa_mm.metrics import bootstrap_weights
@@ -187,3 +188,19 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone():
     before = dict(matplotlib.rcParams)
     figures.roc({"x": _scored()}, title="t")
     assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize(("n_models", "numbered"), [(3, {0, 1, 2}), (5, {1, 2, 3, 4})])
+def test_every_column_of_calibration_panels_ends_with_the_numbers_of_its_axis(n_models, numbered):
+    """Where the last row is not full, the panels above its empty places have them."""
+    bins = {"mean_probability": [0.1, 0.4], "observed": [0.1, 0.3]}
+    bins |= {"low": [0.0, 0.2], "high": [0.2, 0.5]}
+    figure = calibration_panels({f"model {i}": bins for i in range(n_models)}, title="Loss")
+    figure.canvas.draw()
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    told = {
+        place
+        for place, axes in enumerate(shown)
+        if any(label.get_visible() and label.get_text() for label in axes.get_xticklabels())
+    }
+    assert told == numbered
