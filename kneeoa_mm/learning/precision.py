@@ -33,7 +33,7 @@ def choose_precision(precision: str, device: str) -> str:
     """``bfloat16`` or ``float32`` for ``auto``, else what was asked for.
 
     A processor without bfloat16 instructions can be asked for it and emulates it: a MobileNetV2
-    then learns from a tenth of the images a second.
+    then learnt from a tenth of the images a second (docs/how-to/train-on-many-gpus.md).
 
     Args:
         precision: As ``TrainConfig.precision``.
