@@ -1,13 +1,15 @@
 """How much of what a synthetic cohort allows do image, clinical factors and fusion reach?
 
-    python benchmarks/share_of_optimum.py WORK OUT.json --subjects 2000
-    python benchmarks/share_of_optimum.py WORK-NULL OUT-NULL.json --subjects 2000 --scenario null
+    python benchmarks/share_of_optimum.py WORK OUT.json --subjects 2000 --missing 0.3
 
-Films, knees, folds, graders and models of progression are made in WORK by the demonstration's
-recipes; what is there from an interrupted run is kept. With ``--missing`` a share of the clinical
-cells is blanked before training, in a copy of the cohort: that share among knees of grade 2 or
-more, half of it among others, so that what is missing depends on what is known. The share of the
-way is (AUROC - 0.5) / (best possible AUROC - 0.5), the latter of these people.
+Films of baseline, knees, folds, graders and models of progression are made in WORK by the
+demonstration's recipes; what is there from an interrupted run is kept. Three cohorts are judged:
+as recorded; with ``--missing``, the same with a share of the clinical cells blanked before
+training, that share among knees of grade 2 or more and half of it among others, so that what is
+missing depends on what is known; and the null scenario, in which clinical factors carry nothing.
+Its persons have the same films, so they are cut once; its outcomes are others, and with them the
+folds, so graders are trained anew. The share of the way is (AUROC - 0.5) / (best possible AUROC -
+0.5), the latter of these people.
 """
 
 from __future__ import annotations
@@ -35,13 +37,14 @@ from kneeoa_mm.learning.train_jsl import train_jsl
 from kneeoa_mm.records import OSTEOARTHRITIS, Outcome
 from kneeoa_mm.settings import PreprocessConfig, PretrainKLConfig, TrainJSLConfig
 from kneeoa_mm.synthetic.cohort import synthesize
+from kneeoa_mm.synthetic.progression import Scenario
 from kneeoa_mm.workflows.compare import compare
 
 RECIPE = "demo"
-BASELINE = "V00"
-"""Films of later visits, on which no progression is predicted, would treble the work."""
 LIMIT_OF = {"image": "image", "clinical": "clinical", "fused": "both"}
 """Model to the key of its best possible AUROC."""
+SPACING_MM = {"standard": 0.4, "null": 1.0}
+"""Of the films; those of the null scenario are the same persons' and are not read."""
 
 
 def once(folder: Path, finished: str, work: Callable[[], Any]) -> None:
@@ -50,56 +53,67 @@ def once(folder: Path, finished: str, work: Callable[[], Any]) -> None:
         work()
 
 
-def make_knees(work: Path, arguments: argparse.Namespace) -> None:
-    """Films, single knees, the cohort, and a grader for each fold."""
-    spec, seed = read_cohort_spec("synthetic"), arguments.seed
-    source, knees, cohort = work / "source", work / "knees", work / "cohort"
+def draw_persons(work: Path, scenario: Scenario, arguments: argparse.Namespace) -> Path:
+    """Films, tables and truth of a scenario."""
+    source = work / "source"
     once(
         source,
         "truth/best_possible.json",
         lambda: synthesize(
             source,
             subjects=arguments.subjects,
-            seed=seed,
-            scenario=arguments.scenario,
-            pixel_spacing_mm=0.4,
+            seed=arguments.seed,
+            scenario=scenario,
+            pixel_spacing_mm=SPACING_MM[scenario],
+            films="baseline",
             jobs=arguments.jobs,
             overwrite=True,
         ),
     )
+    return source
+
+
+def cut_knees(studies: Path, knees: Path, jobs: int) -> None:
+    """Single knees from the films."""
     config = load_config(PreprocessConfig, recipe=find_recipe(RECIPE, "preprocess"))
     once(
         knees,
         "knees.parquet",
         lambda: preprocess(
-            source / "studies" / BASELINE,
+            studies,
             knees,
             config=config,
-            cohort=spec,
+            cohort=read_cohort_spec("synthetic"),
             ids="keep",
-            jobs=arguments.jobs,
+            jobs=jobs,
             resume=knees.exists(),
         ),
     )
+
+
+def make_cohort(work: Path, source: Path, knees: Path, seed: int) -> Path:
+    """The cohort with its folds, and in ``kl`` a grader for each fold."""
+    cohort, graders = work / "cohort", work / "kl"
+    spec = read_cohort_spec("synthetic")
     once(
         cohort,
         "folds.parquet",
         lambda: build_cohort(source / "tables", cohort, spec=spec, seed=seed, overwrite=True),
     )
-    graders = work / "kl"
-    recipe = find_recipe(RECIPE, "kl")
+    config = load_config(PretrainKLConfig, recipe=find_recipe(RECIPE, "kl"), flags={"seed": seed})
     once(
         graders,
         "ensemble.json",
         lambda: pretrain_kl(
             knees,
             graders,
-            config=load_config(PretrainKLConfig, recipe=recipe, flags={"seed": seed}),
+            config=config,
             cohort=cohort,
             folds=cohort / "folds.parquet",
             resume=graders.exists(),
         ),
     )
+    return cohort
 
 
 def blank(cohort: Path, out: Path, share: float, seed: int) -> Path:
@@ -115,18 +129,18 @@ def blank(cohort: Path, out: Path, share: float, seed: int) -> Path:
     return out
 
 
-def judge(work: Path, cohort: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+def judge(work: Path, cohort: Path, knees: Path, seed: int) -> dict[str, Any]:
     """Train image alone and fused on a cohort, and hold them against what is possible."""
     runs: dict[str, Path] = {}
     for name, fuse in (("image", False), ("fused", True)):
         run = runs[name] = work / "runs" / cohort.name / name
-        flags = {"seed": arguments.seed, "fuse_clinical": fuse}
+        flags = {"seed": seed, "fuse_clinical": fuse}
         config = load_config(TrainJSLConfig, recipe=find_recipe(RECIPE, "jsl"), flags=flags)
         once(
             run,
             "ensemble.json",
             lambda config=config, run=run: train_jsl(
-                cohort, work / "knees", work / "kl", run, config=config, resume=run.exists()
+                cohort, knees, work / "kl", run, config=config, resume=run.exists()
             ),
         )
     out = work / "runs" / cohort.name / "comparison"
@@ -137,7 +151,7 @@ def judge(work: Path, cohort: Path, arguments: argparse.Namespace) -> dict[str, 
         outcome=Outcome.JSL_48M,
         grades=work / "kl",
         best_possible=work / "source" / "truth" / "best_possible.json",
-        seed=arguments.seed,
+        seed=seed,
         overwrite=True,
     )
     return json.loads((out / "compare.json").read_text("utf-8"))
@@ -171,23 +185,27 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--subjects", type=int, default=2000)
-    parser.add_argument("--scenario", choices=("standard", "null"), default="standard")
-    parser.add_argument("--missing", type=float, nargs="*", default=[])
+    parser.add_argument("--missing", type=float, default=0.3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
-    make_knees(arguments.work, arguments)
-    whole = arguments.work / "cohort"
-    cohorts = {"as recorded": whole} | {
-        f"{share:.0%} missing": blank(
-            whole, arguments.work / f"cohort-{share:g}", share, arguments.seed
-        )
-        for share in arguments.missing
-    }
-    found = {}
-    for name, cohort in cohorts.items():
-        found[name] = summary(judge(arguments.work, cohort, arguments))
-        print(name, json.dumps(found[name]["share_of_the_way"]))
+    work, seed, share = arguments.work, arguments.seed, arguments.missing
+    found: dict[str, Any] = {}
+
+    def note(name: str, figures: dict[str, Any]) -> None:
+        found[name] = summary(figures)
+        print(name, json.dumps(found[name]["share_of_the_way"]), flush=True)
+
+    knees = work / "knees"
+    source = draw_persons(work, "standard", arguments)
+    cut_knees(source / "studies", knees, arguments.jobs)
+    cohort = make_cohort(work, source, knees, seed)
+    note("as recorded", judge(work, cohort, knees, seed))
+    blanked = blank(cohort, work / f"cohort-{share:g}-missing", share, seed)
+    note(f"{share:.0%} missing", judge(work, blanked, knees, seed))
+    null = work / "null"
+    cohort = make_cohort(null, draw_persons(null, "null", arguments), knees, seed)
+    note("null", judge(null, cohort, knees, seed))
     machine = {"python": platform.python_version(), "processor": platform.machine()}
     settings = {k: v for k, v in vars(arguments).items() if k not in ("work", "out")}
     document = {"version": __version__, "machine": machine, "settings": settings, "found": found}

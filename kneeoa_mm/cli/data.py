@@ -12,6 +12,7 @@ from kneeoa_mm.cli.options import (
     DryRun,
     Engine,
     EngineOption,
+    Films,
     Ids,
     Jobs,
     OutDir,
@@ -35,6 +36,9 @@ def synthesize(
         Scenario, typer.Option(help="`null`: clinical factors carry nothing.")
     ] = Scenario.STANDARD,
     pixel_spacing_mm: Annotated[float, typer.Option(help="Resolution of the films.")] = 0.3,
+    films: Annotated[
+        Films, typer.Option(help="`baseline`: no films of follow-up, a third of the work.")
+    ] = Films.ALL,
     jobs: Jobs = 1,
     overwrite: Overwrite = False,
 ) -> StageResult:
@@ -47,6 +51,7 @@ def synthesize(
         seed=seed,
         scenario=scenario.value,
         pixel_spacing_mm=pixel_spacing_mm,
+        films=films.value,
         jobs=jobs,
         overwrite=overwrite,
     )

@@ -38,6 +38,13 @@ class Scenario(StrEnum):
     NULL = "null"
 
 
+class Films(StrEnum):
+    """Whose films the synthetic cohort has."""
+
+    ALL = "all"
+    BASELINE = "baseline"
+
+
 class TimeScale(StrEnum):
     """The time of regressions: since baseline, or age."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -25,8 +25,9 @@ from kneeoa_mm.synthetic.population import VISIT_MONTHS, Array, Population, draw
 from kneeoa_mm.synthetic.progression import Scenario, simulate
 from kneeoa_mm.synthetic.radiographs import write_radiograph
 
-FILM_VISITS = (0, 2, 4)
-"""Visits with films, as indices into ``VISIT_MONTHS``: 0, 24 and 48 months."""
+Films = Literal["all", "baseline"]
+FILM_VISITS: dict[Films, tuple[int, ...]] = {"all": (0, 2, 4), "baseline": (0,)}
+"""Visits with films, as indices into ``VISIT_MONTHS``: 0, 24 and 48 months, or the first alone."""
 
 _PROSTHESIS = State(9.0, 9.0, osteophyte_mm=0.2, sclerosis_mm=0.0, replaced=True)
 
@@ -50,6 +51,7 @@ class SubjectTask:
         seed: Seed of the cohort.
         scenario: The progression model.
         pixel_spacing_mm: Of the films.
+        films: The visits whose films are drawn; tables always tell of all visits.
         studies: Folder of the films.
     """
 
@@ -57,6 +59,7 @@ class SubjectTask:
     seed: int
     scenario: Scenario
     pixel_spacing_mm: float
+    films: Films
     studies: Path
 
 
@@ -87,7 +90,7 @@ def make_subject(task: SubjectTask) -> tuple[Rows, list[dict[str, Any]]]:
     bones = [draw_bones(shape) for shape in draw_shapes(rng)]
     leg = exposure.draw_leg(rng)
     truths = []
-    for visit in FILM_VISITS:
+    for visit in FILM_VISITS[task.films]:
         if person.attended[0, visit]:
             truths += _make_film(task, person, bones, leg, visit)
     rng = np.random.default_rng(stream(seed, index, Stream.TABLES))

@@ -49,6 +49,20 @@ def test_a_person_is_the_same_whatever_the_size_of_the_cohort(small: Path, tmp_p
         assert (small / "tables" / name).read_text().startswith(alone)
 
 
+def test_films_of_baseline_alone_are_those_of_the_whole_cohort(small: Path, tmp_path: Path) -> None:
+    make(tmp_path / "baseline", subjects=3, films="baseline")
+    assert contents(tmp_path / "baseline" / "tables") == contents(small / "tables")
+    films = contents(tmp_path / "baseline" / "studies")
+    assert films == contents(small / "studies", lambda path: path.parent.name == "V00")
+    assert len(films) == 3
+
+
+def test_films_of_baseline_are_the_same_in_either_scenario(small: Path, tmp_path: Path) -> None:
+    make(tmp_path / "null", subjects=3, scenario="null", films="baseline")
+    films = contents(tmp_path / "null" / "studies")
+    assert films == contents(small / "studies", lambda path: path.parent.name == "V00")
+
+
 def test_another_seed_gives_other_films(small: Path, tmp_path: Path) -> None:
     synthesize(tmp_path / "other", subjects=1, seed=3, pixel_spacing_mm=SPACING_MM)
     name = "studies/V00/9000017.dcm"
@@ -103,7 +117,10 @@ def test_earlier_output_is_not_overwritten_unasked(small: Path) -> None:
     assert contents(small) == before
 
 
-@pytest.mark.parametrize("wrong", [{"subjects": 0}, {"seed": -1}, {"scenario": "hopeful"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"subjects": 0}, {"seed": -1}, {"scenario": "hopeful"}, {"films": "none"}],
+)
 def test_wrong_arguments_are_refused_before_anything_is_made(
     tmp_path: Path, wrong: dict[str, object]
 ) -> None:
