@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,7 @@ def join_cohort(
     """
     outcome = str(config.outcome)
     table = tables.read_table(cohort / "cohort.parquet", schemas.COHORT)
-    images = knees[[KneeKey.parse(knee).copy == 1 for knee in knees["knee_id"]]]
+    images = _first_films(knees)
     columns = ["knee_id", "image_path", "mirror", "field_of_view_plateau_widths"]
     if "split" in images and "split" not in table:
         columns.append("split")
@@ -119,6 +120,17 @@ def join_cohort(
         "events": int(happened.sum()),
     }
     return joined, counts, (*_without_partner(table, images), *set_aside)
+
+
+def _first_films(knees: pd.DataFrame) -> pd.DataFrame:
+    """Of the films of a knee and visit the first that is there, by the name that the cohort has.
+
+    The very first may have been taken out by a reviewer, for the sake of its repetition.
+    """
+    keys = [KneeKey.parse(knee) for knee in knees["knee_id"]]
+    named = knees.assign(knee_id=[str(replace(key, copy=1)) for key in keys])
+    order = np.argsort([key.copy for key in keys], kind="stable")
+    return named.iloc[order].drop_duplicates("knee_id")
 
 
 def _without_test_part(knees: pd.DataFrame, where: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:

@@ -194,6 +194,21 @@ def test_events_after_the_last_visit_are_not_counted_since_hazards_do_not_see_th
     assert counts["events"] == table["jsl_48m_event_observed"].sum() - n_unseen > 2
 
 
+def test_a_knee_whose_first_film_was_taken_out_is_seen_on_the_next_one(study):
+    """A repeated film is often the better one; of those that are left the first counts."""
+    knees = read_knees(study / "knees")
+    first, other = knees["knee_id"].iloc[:2]
+    only = knees["knee_id"] == first
+    named = knees.assign(knee_id=knees["knee_id"].mask(only, f"{first}:2"))
+    third = knees[only].assign(knee_id=f"{first}:10", image_path="third.png")
+    second = knees[knees["knee_id"] == other].assign(knee_id=f"{other}:2", image_path="second.png")
+    left = pd.concat([third, second, named], ignore_index=True)
+    joined, counts, notes = join_cohort(left, study / "cohort", TrainJSLConfig())
+    whole, *_ = join_cohort(knees, study / "cohort", TrainJSLConfig())
+    pd.testing.assert_frame_equal(joined, whole)
+    assert (counts["with_image"], notes) == (len(knees), ())
+
+
 def test_features_of_a_frozen_encoder_are_computed_once_and_predict_says_what_training_reported(
     study, tmp_path, monkeypatch
 ):
