@@ -204,3 +204,13 @@ def test_every_column_of_calibration_panels_ends_with_the_numbers_of_its_axis(n_
         if any(label.get_visible() and label.get_text() for label in axes.get_xticklabels())
     }
     assert told == numbered
+
+
+@pytest.mark.parametrize("level", ["$10K to $25K", r"$\frac{$"])
+def test_a_dollar_in_a_table_is_no_formula(level):
+    """Incomes, for one; as a formula they lose their spaces, or cannot be read."""
+    figure = figures.comparison({level: Estimate(0.7, 0.6, 0.8, 20)}, {}, title="t", xlabel="AUROC")
+    svg = figure_style.rendered(figure)["svg"].decode()
+    assert level in svg
+    [label] = figure.axes[0].get_yticklabels()
+    assert not label.get_parse_math()

@@ -91,7 +91,6 @@ def flow_diagram(boxes: Sequence[Box]) -> Figure:
             fontsize=9,
             color=INK,
             linespacing=1.3,
-            parse_math=False,
             bbox={
                 "boxstyle": "square,pad=0.6",
                 "facecolor": _FACES[box.place],
