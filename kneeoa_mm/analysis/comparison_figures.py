@@ -132,7 +132,8 @@ def decision_curve(
 def _finish_decisions(axes: Any, thresholds: Sequence[float], treat_all: Sequence[float]) -> None:
     axes.plot(thresholds, treat_all, color=MUTED, linewidth=1.1, label="treat all")
     axes.axhline(0, color=INK, linewidth=1.1, label="treat none")
-    top = max(*treat_all, 0.01)
+    # of a rare event a good model gains far more than treating all
+    top = max(0.01, *(float(np.max(line.get_ydata())) for line in axes.lines))
     # treating all costs more than the axis is worth soon after the prevalence
     axes.set(title="Decision curve", xlabel="Risk at which to treat", ylabel="Net benefit")
     axes.set(xlim=(0, max(thresholds)), ylim=(-0.25 * top, 1.08 * top))

@@ -11,10 +11,10 @@ from PIL import Image
 from scipy.stats import binomtest
 
 from kneeoa_mm.analysis import figure_style, figures, survival_figures
-from kneeoa_mm.analysis.comparison_figures import calibration_panels
+from kneeoa_mm.analysis.comparison_figures import calibration_panels, decision_curve
 from kneeoa_mm.analysis.figures import Scored
 from kneeoa_mm.analysis.nonparametric import cumulative_incidence
-from kneeoa_mm.metrics import bootstrap_weights
+from kneeoa_mm.metrics import bootstrap_weights, decision_curves
 from kneeoa_mm.records import Estimate
 
 
@@ -214,3 +214,13 @@ def test_a_dollar_in_a_table_is_no_formula(level):
     assert level in svg
     [label] = figure.axes[0].get_yticklabels()
     assert not label.get_parse_math()
+
+
+def test_a_decision_curve_of_a_rare_event_shows_the_whole_model():
+    """Treating all gains next to nothing there, and a good model most of the prevalence."""
+    event = (np.arange(2000) < 40).astype(np.int64)
+    risk = np.where(event == 1, 0.4, 0.005)
+    found = decision_curves(event, {"model": risk})
+    model = found["models"]["model"]
+    figure = decision_curve(model, found["treat_all"], thresholds=found["thresholds"], title="t")
+    assert figure.axes[0].get_ylim()[1] > max(model)
