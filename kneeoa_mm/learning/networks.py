@@ -230,6 +230,27 @@ def _grades(head: GradeHead, features: Tensor) -> dict[str, Tensor]:
 Network = KLNetwork | ProgressionNetwork
 
 
+def refuse_image_size(network: KLNetwork, size_px: int) -> None:
+    """Raise where a network takes no images of a size, by showing it an empty one.
+
+    Args:
+        network: Left in evaluation mode.
+        size_px: Rows and columns of the images.
+
+    Raises:
+        ConfigError: As transformers that know one size alone.
+    """
+    try:
+        with torch.inference_mode():
+            network.eval()({"images": torch.zeros(1, 1, size_px, size_px)})
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"This network takes no images of {size_px} px.",
+            found=f"{network.architecture['backbone']}: {error}",
+            fix="set image_size_px of the member to a size that the network knows, such as 224",
+        ) from error
+
+
 def build_network(architecture: dict[str, Any]) -> Network:
     """Rebuild the network that a model card describes."""
     kinds = {"kl": KLNetwork, "progression": ProgressionNetwork}

@@ -31,7 +31,7 @@ from kneeoa_mm.learning.members import (
     write_rejects,
 )
 from kneeoa_mm.learning.models import CHECKPOINTS_FOLDER
-from kneeoa_mm.learning.networks import KLNetwork
+from kneeoa_mm.learning.networks import KLNetwork, refuse_image_size
 from kneeoa_mm.learning.precision import check_precision
 from kneeoa_mm.learning.run_inputs import RunInputs
 from kneeoa_mm.learning.sources import add_kl_readings, read_knees, told_apart
@@ -236,14 +236,14 @@ class _Beginning:
 
 
 def _beginnings(config: PretrainKLConfig, weights: list[Path | None]) -> list[_Beginning]:
-    """How each member of a split begins; what cannot be built comes to light here."""
+    """How each member of a split begins; what cannot be built, or run, comes to light here."""
     torch.manual_seed(config.seed)
     head = head_of(config.train.kl_loss)
     beginnings = []
     for member, file in zip(config.trained, weights * config.repeats, strict=True):
         begins = _Beginning(member, head, file, torch.get_rng_state())
         # also moves the random numbers on to those of the next
-        begins.network()
+        refuse_image_size(begins.network(), member.image_size_px)
         beginnings.append(begins)
     return beginnings
 

@@ -169,6 +169,15 @@ def test_a_network_that_could_not_be_read_back_is_refused_before_it_is_trained()
         build_encoder("mnasnet0_5")
 
 
+def test_a_network_of_another_image_size_is_refused_before_anything_is_written(few_knees, tmp_path):
+    """Transformers take one size alone: reading all images first would waste a night."""
+    member = f"{{backbone: 'timm:vit_tiny_patch16_224', image_size_px: {SIZE_PX}}}"
+    config = load_config(PretrainKLConfig, sets=[f"members=[{member}]"])
+    with pytest.raises(ConfigError, match=f"(?s)images of {SIZE_PX} px.*224.*image_size_px"):
+        pretrain_kl(few_knees, tmp_path / "run", config=config, device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_network_without_a_classifier_on_features_is_refused():
     with pytest.raises(ConfigError, match="no classifier"):
         build_encoder("squeezenet1_1")
