@@ -38,6 +38,8 @@ class IncidenceCurve:
         follow_up_months: Event or censoring time of every knee, ascending, shape (n,).
         entry_months: When each knee came under observation, ascending, shape (n,).
         n_persons: Persons that the knees belong to.
+        has_rivals: Whether some knee had another event first; without, it is one minus the
+            Kaplan-Meier estimate.
     """
 
     months: Floats
@@ -49,6 +51,7 @@ class IncidenceCurve:
     follow_up_months: Floats
     entry_months: Floats
     n_persons: int
+    has_rivals: bool
 
     def at_risk_at(self, months: float) -> int:
         """Knees under observation by ``months`` whose event or censoring is not before."""
@@ -132,7 +135,16 @@ def cumulative_incidence(
         standard_error[:] = np.nan
     low, high = _log_log_limits(incidence, standard_error)
     return IncidenceCurve(
-        times, at_risk, cause_events, incidence, low, high, ordered, entries, n_persons
+        times,
+        at_risk,
+        cause_events,
+        incidence,
+        low,
+        high,
+        ordered,
+        entries,
+        n_persons,
+        has_rivals=bool(np.any(any_events > cause_events)),
     )
 
 

@@ -274,8 +274,8 @@ def _headline(prognosis: Mapping[str, Any]) -> dict[str, Any]:
 
 def _draw(settings: SurvivalSettings, found: _Found) -> Iterator[tuple[str, Any]]:
     outcome = OUTCOME_NAMES[settings.outcome]
-    with_death = "aalen_johansen" if found.estimators.aalen_johansen else "kaplan_meier"
-    estimator_of = {"by_predicted_risk": with_death, "turnbull_by_predicted_risk": "turnbull"}
+    by_third = "aalen_johansen" if found.estimators.rivals_by_risk() else "kaplan_meier"
+    estimator_of = {"by_predicted_risk": by_third, "turnbull_by_predicted_risk": "turnbull"}
     for name, curves in vars(found.estimators).items():
         by_risk = name in estimator_of
         title, ylabel = _CURVE_TITLES[estimator_of.get(name, name)]

@@ -52,15 +52,20 @@ class Estimators:
         kaplan_meier: Events dated at the visit that first showed them.
         turnbull: Events between two visits.
         aalen_johansen: Death as a competing event.
-        by_predicted_risk: Thirds of the risk, with death as a competing event where it is known.
+        by_predicted_risk: Thirds of the risk, with death as a competing event where it is known,
+            and with whatever competes with cumulative incidences.
         turnbull_by_predicted_risk: The same thirds, of events between two visits.
     """
 
     kaplan_meier: Curves
     turnbull: Curves
     aalen_johansen: Curves
-    by_predicted_risk: Curves
+    by_predicted_risk: Mapping[str, IncidenceCurve]
     turnbull_by_predicted_risk: Curves
+
+    def rivals_by_risk(self) -> bool:
+        """Whether another event took knees first in the curves by predicted risk."""
+        return any(curve.has_rivals for curve in self.by_predicted_risk.values())
 
 
 def curves_of(
@@ -284,12 +289,19 @@ def _limits(outcome: Outcome, estimators: Estimators) -> list[str]:
         else "Each event is dated to the day, or the visit, that the table has."
     )
     alone = "estimate, Turnbull's" if estimators.turnbull else "estimate"
-    death = (
-        f"The Kaplan-Meier {alone} and the regressions treat death as censoring; the "
-        "Aalen-Johansen estimate, and curves by predicted risk, treat it as a competing event."
-        if estimators.aalen_johansen
-        else "Death is treated as censoring, which overstates the risk of those who may die first."
-    )
+    censoring = "treated as censoring, which overstates the risk of those who may die first"
+    if estimators.aalen_johansen:
+        death = (
+            f"The Kaplan-Meier {alone} and the regressions treat death as censoring; the "
+            "Aalen-Johansen estimate, and curves by predicted risk, treat it as a competing event."
+        )
+    elif estimators.rivals_by_risk():
+        death = (
+            f"By group and in the regressions death is {censoring}; in curves by predicted risk it "
+            "competes, and so does replacement where the outcome does not count it."
+        )
+    else:
+        death = f"Death is {censoring}."
     limits = [
         dating,
         death,

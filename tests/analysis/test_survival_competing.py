@@ -267,3 +267,35 @@ def test_incidences_of_replacement_are_held_against_a_world_with_death(
     (row,) = [row for row in found["calibration"] if row["group"] == "lowest third"]
     assert row["observed"]["value"] == pytest.approx(competing.at(48).value)
     assert row["observed"]["value"] < cumulative_incidence(months, event, persons).at(48).value
+
+
+@pytest.mark.parametrize("is_incidence", [True, False])
+def test_curves_by_predicted_risk_are_called_what_they_are(
+    make_cohort,
+    make_predictions,
+    write_cohort,
+    write_predictions,
+    monkeypatch,
+    tmp_path,
+    is_incidence,
+):
+    """Of joint-space loss death competes with incidences alone; no curve by group knows of it."""
+    called = []
+    monkeypatch.setattr(
+        survival.figures, "incidence", lambda _, title, ylabel, **__: called.append((title, ylabel))
+    )
+    monkeypatch.setattr(survival, "save", lambda *_: None)
+    table = make_predictions(n_persons=120)
+    timed = table.assign(jsl_48m_cif_48=table["jsl_48m_prob"])
+    survival.survive(
+        write_cohort(make_cohort()),
+        tmp_path / "out",
+        outcome="jsl_48m",
+        predictions=write_predictions(timed if is_incidence else table),
+        n_boot=0,
+    )
+    by_risk = [label for title, label in called if title.endswith("predicted risk")]
+    limits = json.loads((tmp_path / "out" / "survival.json").read_text())["limits"]
+    assert any("Aalen-Johansen" in label for label in by_risk) is is_incidence
+    assert any("in curves by predicted risk it competes" in text for text in limits) is is_incidence
+    assert "1 - Kaplan-Meier" in dict(called)["Joint-space loss: Kaplan-Meier"]
