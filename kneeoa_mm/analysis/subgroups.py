@@ -126,7 +126,8 @@ def factor_of(
 def _text(value: Any) -> str:
     if pd.isna(value):
         return MISSING
-    return f"{value:g}" if isinstance(value, Number) else str(value)
+    # codes of seven digits stay apart
+    return f"{value:.12g}" if isinstance(value, Number) else str(value)
 
 
 def _banded(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -234,8 +235,19 @@ def groups_of(rows: pd.DataFrame, column: str, *, where: object) -> Groups:
     if len(distinct) > _MAX_GROUPS:
         values = pd.qcut(values.astype(float), 3, duplicates="drop")
         distinct = list(values.cat.categories)
-        names = {third: f"{third.left:.3g} to {third.right:.3g}" for third in distinct}
+        edges = [distinct[0].left, *(third.right for third in distinct)]
+        names = dict(zip(distinct, map(" to ".join, pairwise(_apart(edges))), strict=True))
     else:
-        names = {value: f"{value:g}" if is_number else str(value) for value in distinct}
+        names = {value: f"{value:.12g}" if is_number else str(value) for value in distinct}
     of_knee = np.array([names.get(v) if pd.notna(v) else None for v in values], dtype=object)
     return Groups(column, tuple(names[value] for value in distinct), of_knee, ordered=is_number)
+
+
+def _apart(numbers: Sequence[float]) -> list[str]:
+    """Numbers as texts of three digits, or of as many as tell them apart."""
+    texts: list[str] = []
+    for digits in range(3, 18):
+        texts = [f"{number:.{digits}g}" for number in numbers]
+        if len(set(texts)) == len(texts):
+            break
+    return texts

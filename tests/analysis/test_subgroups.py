@@ -46,6 +46,11 @@ def test_a_bound_belongs_to_the_band_above_it_and_missing_is_a_level():
     assert found.order == ("< 55", "55 to < 65", ">= 75", "missing")
 
 
+def test_codes_of_many_digits_are_levels_of_their_own():
+    sites = pd.DataFrame({"site": [1_000_001, 1_000_002]}, index=["a", "b"])
+    assert factor_of("site", sites, np.array(["a", "b"]), BANDS).order == ("1000001", "1000002")
+
+
 def test_a_factor_that_is_no_number_has_no_bands_and_one_of_dates_has_levels():
     rows = pd.DataFrame({"race": list("xy"), "seen": pd.to_datetime(["2020-01-01"] * 2)})
     knees = np.array([0, 1])

@@ -406,6 +406,15 @@ def test_many_numbers_are_grouped_by_thirds_in_their_order(make_cohort):
 
 
 @pytest.mark.usefixtures("without_figures")
+@pytest.mark.parametrize("n_values", [3, 30])
+def test_numbers_that_round_to_the_same_stay_groups_of_their_own(n_values):
+    """Codes of seven digits, and thirds of a narrow range: as one group nothing was compared."""
+    codes = 1_000_000 + np.arange(30) % n_values
+    groups = groups_of(pd.DataFrame({"code": codes}), "code", where="")
+    assert [np.sum(groups.of_knee == label) for label in groups.labels] == [10, 10, 10]
+    assert len(set(groups.labels)) == 3
+
+
 def test_knees_without_a_group_have_no_curve_and_are_counted(make_cohort, write_cohort, tmp_path):
     cohort = make_cohort()
     cohort.loc[:9, "race"] = None
