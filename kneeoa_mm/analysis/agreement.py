@@ -25,6 +25,7 @@ from kneeoa_mm.tables import read_table
 AGREEMENT_FILE = "agreement.json"
 SECOND_READINGS_FILE = "kl_second_readings.csv"
 _METRICS = {"qwk": qwk, "accuracy": accuracy}
+_NAMES = ["knee_id", "subject_id"]
 _READINGS = ["kl_grade", "second_kl_grade"]
 
 Grades = NDArray[np.int64]
@@ -52,7 +53,7 @@ def agreement(
         overwrite: Replace an earlier analysis in ``out``.
 
     Raises:
-        InputError: There are no second readings, or none that the model graded.
+        InputError: There are no second readings, they cannot be read, or the model graded none.
         TableError: The readings are faulty, with the rows; or the predictions break their schema.
     """
     path = table_in(readings, SECOND_READINGS_FILE)
@@ -127,8 +128,16 @@ def _left_out_note(lacking: int, n_read: int) -> str:
 def _read(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputError("There are no second readings.", expected=SECOND_READINGS_FILE, where=path)
-    table = pd.read_csv(path, dtype={"knee_id": str, "subject_id": str})
-    absent = {"knee_id", "subject_id", *_READINGS} - set(table)
+    try:
+        table = pd.read_csv(path, dtype=dict.fromkeys(_NAMES, str))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "The second readings cannot be read.",
+            expected="a CSV file in UTF-8",
+            found=str(error),
+            where=path,
+        ) from error
+    absent = {*_NAMES, *_READINGS} - set(table)
     if absent or table.empty:
         raise InputError(
             "The second readings cannot be used.",
@@ -139,6 +148,7 @@ def _read(path: Path) -> pd.DataFrame:
     faults = {
         "a grade that is not 0 to 4": ~table[_READINGS].isin(range(len(KL_CLASSES))).all(axis=1),
         "the same film again": table["knee_id"].duplicated(),
+        "no knee_id or subject_id (- where it is unknown)": table[_NAMES].isna().any(axis=1),
     }
     found = [
         f"{fault}: {rows_named(np.flatnonzero(broken))}"

@@ -124,6 +124,24 @@ def test_what_cannot_be_read_is_named(written, write_predictions, tmp_path):
         agreement(tmp_path, tmp_path / "out", predictions=predictions)
 
 
+@pytest.mark.parametrize("content", [b"", "knee_id,reader\na,\xe9\n".encode("latin-1")])
+def test_readings_that_are_no_table_are_refused_as_input(content, tmp_path):
+    (tmp_path / "readings.csv").write_bytes(content)
+    with pytest.raises(InputError, match="cannot be read"):
+        agreement(tmp_path / "readings.csv", tmp_path / "out")
+
+
+def test_films_without_a_subject_are_named_and_are_not_one_person(written, tmp_path):
+    readings, _, _ = written
+    readings.loc[[2, 5, 6], "subject_id"] = ""
+    readings.to_csv(tmp_path / "nameless.csv", index=False)
+    with pytest.raises(TableError) as raised:
+        agreement(tmp_path / "nameless.csv", tmp_path / "out")
+    (fault,) = raised.value.faults
+    assert fault.startswith("no knee_id or subject_id")
+    assert fault.endswith("row(s) 2, 5, 6")
+
+
 def test_the_report_shows_readers_and_the_model_and_answers_claims_item(written, tmp_path):
     _, _, predictions = written
     agreement(tmp_path, tmp_path / "out", predictions=predictions, n_boot=50)
