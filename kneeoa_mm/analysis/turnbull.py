@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kneeoa_mm.analysis.nonparametric import Floats
-from kneeoa_mm.metrics import CI_PERCENTILES, ONE_PERSON, bootstrap_weights
+from kneeoa_mm.metrics import CI_PERCENTILES, NO_DRAWS, ONE_PERSON, bootstrap_weights
 from kneeoa_mm.records import Estimate
 
 _TOLERANCE, _TOLERANCE_OF_DRAWS = 1e-8, 1e-4
@@ -71,7 +71,7 @@ class IntervalCurve:
             return Estimate(0.0, n=n, reason="no event by then, so no interval")
         value, low, high = (each[step] for each in (self.incidence, self.ci_low, self.ci_high))
         if np.isnan(low):
-            reason = ONE_PERSON if self.n_persons < 2 else "no bootstrap draw, so no interval"
+            reason = ONE_PERSON if self.n_persons < 2 else NO_DRAWS
             return Estimate(float(value), n=n, reason=reason)
         return Estimate(float(value), float(low), float(high), n)
 

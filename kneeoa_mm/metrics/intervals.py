@@ -30,6 +30,7 @@ CI_PERCENTILES = (2.5, 97.5)
 Z_95 = float(ndtri(0.975))
 """Standard errors from a value to a limit of its 95 % interval, where it is normal."""
 ONE_PERSON = "all knees are of one person, so there is no interval"
+NO_DRAWS = "no bootstrap draw, so no interval"
 MIN_DEFINED = 0.9
 """Share of draws that must define a metric; limits of the others alone would leave out the worst
 samples, and look like certainty."""
@@ -164,11 +165,13 @@ class Resampled:
         """
         if self.value is None:
             return Estimate(None, n=self.n, reason=self.reason)
-        defined = self.draws[~np.isnan(self.draws)]
+        known = ~np.isnan(self.draws)
         if not self.has_interval:
-            share = len(defined) / self.draws.size if self.draws.size else 0.0
-            reason = self.reason or f"only {share:.0%} of the draws define it, so no interval"
+            reason = (
+                self.reason or f"only {known.mean():.0%} of the draws define it, so no interval"
+            )
             return Estimate(self.value, n=self.n, reason=reason)
+        defined = self.draws[known]
         low, high = np.percentile(defined, CI_PERCENTILES)
         if centred:
             low, high = np.maximum(0, np.array([low, high]) - np.mean(defined) + self.value)
@@ -208,7 +211,7 @@ def resample(
     if np.isnan(value):
         return Resampled(None, np.empty(0), n, metric.undefined)
     if not drawn.size:
-        return Resampled(value, np.empty(0), n)
+        return Resampled(value, np.empty(0), n, NO_DRAWS)
     if all(np.array_equal(row, drawn[0]) for row in drawn):
         return Resampled(value, np.empty(0), n, ONE_PERSON)
     events = metric.events_in(truth)

@@ -86,6 +86,15 @@ def test_without_nearly_all_draws_there_is_no_interval():
     assert (found - other).estimate().ci_low is None
 
 
+def test_who_asks_for_no_draws_is_told_so_and_not_that_draws_failed():
+    event, score, _ = _study(20, 0)
+    none = metrics.bootstrap_weights(np.arange(len(event)), n_boot=0, seed=0)
+    model = metrics.resample(metrics.auroc, event, ndtr(score), none)
+    for found in (model.estimate(), (model - model).estimate()):
+        assert found.ci_low is None
+        assert found.reason == metrics.NO_DRAWS
+
+
 def test_one_person_with_the_event_gives_no_interval_of_any_metric():
     """Also of the Brier score, which every draw defines: one event says nothing of others."""
     event, score, weights = _study(1, 2)
