@@ -18,7 +18,7 @@ from kneeoa_mm.atomic_files import write_json
 from kneeoa_mm.errors import InputError, TableError, rows_named
 from kneeoa_mm.metrics import Resampled, accuracy, bootstrap_weights, persons_of, qwk, resample
 from kneeoa_mm.records import KL_CLASSES, StageResult
-from kneeoa_mm.run_folder import open_run
+from kneeoa_mm.run_folder import open_run, refuse_taken
 from kneeoa_mm.schemas import PREDICTIONS, PREDICTIONS_FILE
 from kneeoa_mm.tables import read_table
 
@@ -55,7 +55,9 @@ def agreement(
     Raises:
         InputError: There are no second readings, they cannot be read, or the model graded none.
         TableError: The readings are faulty, with the rows; or the predictions break their schema.
+        OutputExistsError: ``out`` holds something else.
     """
+    refuse_taken(out, overwrite=overwrite)
     path = table_in(readings, SECOND_READINGS_FILE)
     table = _read(path)
     n_read = len(table)

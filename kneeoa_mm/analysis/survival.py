@@ -42,7 +42,7 @@ from kneeoa_mm.atomic_files import write_json
 from kneeoa_mm.cohort_spec import OutcomesSpec, horizon_in
 from kneeoa_mm.config import validate
 from kneeoa_mm.records import Outcome, StageResult
-from kneeoa_mm.run_folder import open_run
+from kneeoa_mm.run_folder import open_run, refuse_taken
 from kneeoa_mm.schemas import COHORT
 from kneeoa_mm.settings import Settings
 from kneeoa_mm.tables import read_table
@@ -138,6 +138,7 @@ def survive(
         },
         where="survival",
     )
+    refuse_taken(out, overwrite=overwrite)
     cohort = table_in(cohort, "cohort.parquet")
     defined = horizon_in(cohort.parent, settings.outcome)
     horizon = settings.horizon_months or defined or OutcomesSpec().horizon_of(settings.outcome)

@@ -17,7 +17,7 @@ from kneeoa_mm.analysis.report.survival import survival_section
 from kneeoa_mm.analysis.survival import survive
 from kneeoa_mm.analysis.turnbull import interval_incidence
 from kneeoa_mm.cohort_spec import OutcomesSpec
-from kneeoa_mm.errors import InputError
+from kneeoa_mm.errors import InputError, OutputExistsError
 from kneeoa_mm.schemas import COHORT
 from kneeoa_mm.tables import write_table
 
@@ -155,6 +155,11 @@ def test_looks_of_survival_and_agreement_at_test_knees_are_logged(
     readings = risks[["knee_id", "subject_id"]].assign(kl_grade=first, second_kl_grade=first)
     readings.to_csv(tmp_path / "kl_second_readings.csv", index=False)
     agreement(tmp_path, tmp_path / "readers", predictions=path, n_boot=0)
+    # who is refused has seen nothing
+    with pytest.raises(OutputExistsError):
+        survive(cohort, tmp_path / "out", outcome="jsl_48m", predictions=path, n_boot=0)
+    with pytest.raises(OutputExistsError):
+        agreement(tmp_path, tmp_path / "readers", predictions=path, n_boot=0)
     lines = (tmp_path / "predictions.looks.jsonl").read_text().splitlines()
     assert [json.loads(line)["command"] for line in lines] == ["survival", "agreement"]
     assert [json.loads(line)["knees"] for line in lines][1] == 60
