@@ -15,7 +15,8 @@ from kneeoa_mm.records import Outcome
 
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What numpy and scikit-learn take."""
 Crops = Annotated[int, Field(ge=0, le=10, multiple_of=2)]
 
 

@@ -10,16 +10,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from pydantic import Field
 
 from kneeoa_mm.analysis import looks
 from kneeoa_mm.analysis.results import as_json, provenance_of, sha256_of, table_in
 from kneeoa_mm.atomic_files import write_json
+from kneeoa_mm.config import validate
 from kneeoa_mm.errors import InputError, TableError, rows_named
 from kneeoa_mm.metrics import Resampled, accuracy, bootstrap_weights, persons_of, qwk, resample
 from kneeoa_mm.records import KL_CLASSES, StageResult
 from kneeoa_mm.run_folder import open_run, refuse_taken
 from kneeoa_mm.schemas import PREDICTIONS, PREDICTIONS_FILE
+from kneeoa_mm.settings import Seed, Settings
 from kneeoa_mm.tables import read_table
 
 AGREEMENT_FILE = "agreement.json"
@@ -28,7 +30,13 @@ _METRICS = {"qwk": qwk, "accuracy": accuracy}
 _NAMES = ["knee_id", "subject_id"]
 _READINGS = ["kl_grade", "second_kl_grade"]
 
-Grades = NDArray[np.int64]
+
+class AgreementSettings(Settings):
+    """Settings of ``kneeoa-mm agreement``."""
+
+    n_boot: int = Field(default=1000, ge=0)
+    """Bootstrap draws of persons; 0 gives no intervals."""
+    seed: Seed = 0
 
 
 def agreement(
@@ -57,6 +65,8 @@ def agreement(
         TableError: The readings are faulty, with the rows; or the predictions break their schema.
         OutputExistsError: ``out`` holds something else.
     """
+    asked = {"n_boot": n_boot, "seed": seed}
+    settings = validate(AgreementSettings, asked, where="agreement")
     refuse_taken(out, overwrite=overwrite)
     path = table_in(readings, SECOND_READINGS_FILE)
     table = _read(path)
@@ -100,15 +110,14 @@ def agreement(
         "provenance": {
             "command": "agreement",
             **provenance_of(path),
-            "n_boot": n_boot,
-            "seed": seed,
+            **asked,
             "intervals": "95 %, percentiles of a bootstrap that draws persons",
         },
     }
     lacking = n_read - len(table)
     document["notes"] = [_left_out_note(lacking, n_read)] if lacking else []
     document["notes"] += looks.notes_of(seen)
-    with open_run(out, overwrite=overwrite) as run:
+    with open_run(out, config_yaml=settings.to_yaml(), overwrite=overwrite) as run:
         write_json(run / AGREEMENT_FILE, document)
     return StageResult(
         command="agreement",

@@ -56,7 +56,7 @@ from kneeoa_mm.progress import say
 from kneeoa_mm.records import Outcome, StageResult
 from kneeoa_mm.run_folder import open_run
 from kneeoa_mm.schemas import COHORT, PREDICTIONS, PREDICTIONS_FILE
-from kneeoa_mm.settings import Settings
+from kneeoa_mm.settings import Seed, Settings
 from kneeoa_mm.tables import read_table
 
 METRICS_FILE = "metrics.json"
@@ -96,7 +96,7 @@ class EvaluateSettings(Settings):
     """A subgroup of fewer has no figures."""
     held_out: bool = False
     """All knees were held out: log the look at them."""
-    seed: int = 0
+    seed: Seed = 0
 
 
 def evaluate(

@@ -44,7 +44,7 @@ from kneeoa_mm.config import validate
 from kneeoa_mm.records import Outcome, StageResult
 from kneeoa_mm.run_folder import open_run, refuse_taken
 from kneeoa_mm.schemas import COHORT
-from kneeoa_mm.settings import Settings
+from kneeoa_mm.settings import Seed, Settings
 from kneeoa_mm.tables import read_table
 
 SURVIVAL_FILE = "survival.json"
@@ -75,12 +75,12 @@ class SurvivalSettings(Settings):
     covariates: tuple[str, ...] = COVARIATES
     time_scale: Literal["study", "age"] = "study"
     """Time of the regressions: since baseline, or age with knees under observation since theirs."""
-    horizon_months: float | None = Field(default=None, gt=0)
+    horizon_months: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Horizon of model comparisons, and of the predictions' risks; None: when the cohort judges the
     outcome."""
     n_boot: int = Field(default=1000, ge=0)
     """Draws of persons for the limits that have no formula."""
-    seed: int = 0
+    seed: Seed = 0
 
 
 def survive(

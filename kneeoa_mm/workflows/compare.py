@@ -26,7 +26,7 @@ from kneeoa_mm.metrics import bootstrap_weights, persons_of, recalibrated
 from kneeoa_mm.progress import say
 from kneeoa_mm.records import Outcome, StageResult
 from kneeoa_mm.run_folder import CONFIG_FILE, open_run, refuse_taken
-from kneeoa_mm.settings import Settings
+from kneeoa_mm.settings import Seed, Settings
 from kneeoa_mm.workflows import comparison_output
 from kneeoa_mm.workflows.compared_runs import ComparedRun, read_grader, read_run
 from kneeoa_mm.workflows.comparison import (
@@ -61,7 +61,7 @@ class CompareSettings(Settings):
     """Pairs of models to compare beside those that always are."""
     n_boot: int = Field(default=2000, ge=0)
     """Bootstrap draws of persons; 0 gives no intervals."""
-    seed: int = 0
+    seed: Seed = 0
 
 
 def compare(

@@ -16,7 +16,7 @@ from kneeoa_mm.analysis.report.agreement import agreement_section
 from kneeoa_mm.analysis.report.checklists import filled_checklists
 from kneeoa_mm.analysis.report.runs import Run
 from kneeoa_mm.cli import app
-from kneeoa_mm.errors import InputError, TableError
+from kneeoa_mm.errors import ConfigError, InputError, TableError
 
 
 def _readings(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -122,6 +122,13 @@ def test_what_cannot_be_read_is_named(written, write_predictions, tmp_path):
     predictions = write_predictions(others, "others.parquet")
     with pytest.raises(InputError, match="graded none"):
         agreement(tmp_path, tmp_path / "out", predictions=predictions)
+
+
+def test_settings_are_checked_and_kept(written, tmp_path):
+    with pytest.raises(ConfigError, match="seed"):
+        agreement(tmp_path, tmp_path / "out", seed=-1)
+    agreement(tmp_path, tmp_path / "out", n_boot=5, seed=3)
+    assert Run(tmp_path / "out", "out").config() == {"n_boot": 5, "seed": 3}
 
 
 @pytest.mark.parametrize("content", [b"", "knee_id,reader\na,\xe9\n".encode("latin-1")])

@@ -68,13 +68,14 @@ def test_decisions_are_judged_at_the_stated_risks(judge, make_predictions, tmp_p
     assert "0.35" in (tmp_path / "evaluation" / "config.yaml").read_text()
 
 
-@pytest.mark.parametrize("threshold", [0.0, 1.0])
-def test_a_risk_at_which_nobody_decides_is_refused(
-    make_predictions, write_predictions, tmp_path, threshold
+@pytest.mark.parametrize("asked", [{"thresholds": (0.0,)}, {"thresholds": (1.0,)}, {"seed": -1}])
+def test_a_risk_at_which_nobody_decides_and_no_seed_are_refused(
+    make_predictions, write_predictions, tmp_path, asked
 ):
     path = write_predictions(make_predictions())
-    with pytest.raises(ConfigError, match="thresholds"):
-        evaluate(path, tmp_path / "out", thresholds=(threshold,))
+    with pytest.raises(ConfigError, match=next(iter(asked))):
+        evaluate(path, tmp_path / "out", **asked)
+    assert not (tmp_path / "out").exists()
 
 
 def test_knees_of_persons_seen_in_training_do_not_count(judge, make_predictions):

@@ -385,6 +385,9 @@ def test_an_outcome_without_events_is_refused(make_cohort, write_cohort, tmp_pat
         ({"covariates": ["age_years", "colour"]}, InputError, "colour"),
         ({"covariates": ["subject_id"]}, InputError, "too many levels"),
         ({"outcome": "death"}, ConfigError, "outcome"),
+        ({"horizon_months": float("inf")}, ConfigError, "horizon_months"),
+        ({"seed": -1}, ConfigError, "seed"),
+        ({"seed": 2**32}, ConfigError, "seed"),
     ],
 )
 def test_impossible_questions_are_refused(
