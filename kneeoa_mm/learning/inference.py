@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kneeoa_mm.errors import ConfigError
 from kneeoa_mm.learning.batches import Batches
 from kneeoa_mm.learning.calibration import Calibration, at_temperature
 from kneeoa_mm.learning.clinical import numbers
@@ -36,9 +37,20 @@ _AT_ONCE = 4096
 
 
 def choose_device(device: str) -> str:
-    """``cuda`` or ``cpu`` for ``auto``."""
+    """``cuda`` or ``cpu`` for ``auto``.
+
+    Raises:
+        ConfigError: ``cuda`` is asked for, and there is none.
+    """
+    has_gpu = torch.cuda.is_available()
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda" if has_gpu else "cpu"
+    if device == "cuda" and not has_gpu:
+        raise ConfigError(
+            "There is no GPU that PyTorch can use.",
+            found="--device cuda",
+            fix="--device cpu, or a driver and a PyTorch with CUDA",
+        )
     return device
 
 

@@ -19,9 +19,9 @@ def check_precision(precision: str, device: str) -> None:
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        ConfigError: ``float16`` without a GPU.
+        ConfigError: ``float16`` without a GPU, or ``cuda`` where there is none.
     """
-    if precision == FLOAT16 and choose_device(device) != "cuda":
+    if choose_device(device) != "cuda" and precision == FLOAT16:
         raise ConfigError(
             "float16 needs a GPU: small gradients are kept by a scaling that CPUs do without.",
             found="train.precision float16 on the CPU",

@@ -19,7 +19,7 @@ from kneeoa_mm.cohort_spec import CohortSpec
 from kneeoa_mm.errors import InputError, OutputExistsError
 from kneeoa_mm.learning.clinical_table import read_clinical, untold
 from kneeoa_mm.learning.framing import framing_notes
-from kneeoa_mm.learning.inference import predict_knees
+from kneeoa_mm.learning.inference import choose_device, predict_knees
 from kneeoa_mm.learning.models import Ensemble, load_ensemble
 from kneeoa_mm.model_folder import shipped_grader
 from kneeoa_mm.progress import say
@@ -65,7 +65,8 @@ def predict(
         overwrite: Replace ``out``.
 
     Raises:
-        ConfigError: ``cohort`` or a key file is given, and the input is no films.
+        ConfigError: ``cohort`` or a key file is given, and the input is no films; or there is no
+            such device.
         InputError: There is nothing to predict, ``out`` is no table, or ``clinical`` has none of
             the knees.
         MissingExtraError: No model is named, and none came with the package.
@@ -83,6 +84,7 @@ def predict(
     is_of_knees = holds_knees(source)
     if is_of_knees:
         refuse_options_of_films(source, cohort=cohort, ids=ids)
+    device = choose_device(device)
     ensemble = load_ensemble(model or shipped_grader())
     table = None if clinical is None else read_clinical(clinical)
     key = out.with_suffix(".key")

@@ -45,7 +45,15 @@ def test_an_emulated_bfloat16_is_done_as_asked_and_said_to_be_slow(processor, ca
     assert "--set train.precision=auto" in capsys.readouterr().err
 
 
-def test_float16_is_for_gpus():
+@pytest.mark.parametrize("precision", ["auto", "float32", "float16"])
+def test_a_gpu_that_is_not_there_is_refused_before_any_work(precision, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"(?s)no GPU.*--device cpu"):
+        check_precision(precision, "cuda")
+
+
+def test_float16_is_for_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     check_precision("float16", "cuda")
     with pytest.raises(ConfigError, match="float16 needs a GPU"):
         check_precision("float16", "cpu")

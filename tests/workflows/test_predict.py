@@ -137,6 +137,15 @@ def test_the_default_table_is_never_overwritten_unasked(shipped, tmp_path):
     assert table.read_text() != "precious"
 
 
+def test_a_gpu_that_is_not_there_is_refused_before_films_are_read(shipped, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("kneeoa_mm.workflows.predict.inputs_of_films", None)
+    film = phantoms.write_film(tmp_path / "film.dcm")
+    code, _, error = run("predict", film, "--device", "cuda")
+    assert code == 3
+    assert "no GPU" in error
+
+
 def test_a_named_model_goes_before_the_shipped_one(shipped, tmp_path):
     knee = picture(tmp_path / "knee.png")
     code, _, error = run("predict", knee, "--model", tmp_path / "nothing")
