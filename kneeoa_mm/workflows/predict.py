@@ -67,8 +67,8 @@ def predict(
     Raises:
         ConfigError: ``cohort`` or a key file is given, and the input is no films; or there is no
             such device.
-        InputError: There is nothing to predict, ``out`` is no table, or ``clinical`` has none of
-            the knees.
+        InputError: There is nothing to predict, ``out`` is no table or cannot be written, or
+            ``clinical`` has none of the knees.
         MissingExtraError: No model is named, and none came with the package.
         ModelFolderError: There is no usable model.
         OutputExistsError: ``out`` exists.
@@ -86,6 +86,7 @@ def predict(
         refuse_options_of_films(source, cohort=cohort, ids=ids)
     device = choose_device(device)
     ensemble = load_ensemble(model or shipped_grader())
+    _refuse_unwritable(out.parent)
     table = None if clinical is None else read_clinical(clinical)
     key = out.with_suffix(".key")
     if ids is None and key.exists():
@@ -103,6 +104,21 @@ def predict(
         # it would go with the temporary folder, and nobody could join the table
         shutil.move(given.fresh_key, key)
         return replace(result, outputs=result.outputs | {"key": key})
+
+
+def _refuse_unwritable(folder: Path) -> None:
+    """Raise where no table could be written in the end, such as among films on a read-only disk."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            "The table cannot be written.",
+            found=error.strerror or type(error).__name__,
+            where=folder,
+            fix="name another place with --out",
+        ) from error
 
 
 def _predict(

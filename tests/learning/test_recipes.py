@@ -173,7 +173,7 @@ def test_a_network_of_another_image_size_is_refused_before_anything_is_written(f
     """Transformers take one size alone: reading all images first would waste a night."""
     member = f"{{backbone: 'timm:vit_tiny_patch16_224', image_size_px: {SIZE_PX}}}"
     config = load_config(PretrainKLConfig, sets=[f"members=[{member}]"])
-    with pytest.raises(ConfigError, match=f"(?s)images of {SIZE_PX} px.*224.*image_size_px"):
+    with pytest.raises(ConfigError, match=rf"(?s)images of {SIZE_PX} px.*224.*image_size_px"):
         pretrain_kl(few_knees, tmp_path / "run", config=config, device="cpu")
     assert not (tmp_path / "run").exists()
 

@@ -146,6 +146,18 @@ def test_a_gpu_that_is_not_there_is_refused_before_films_are_read(shipped, tmp_p
     assert "no GPU" in error
 
 
+def test_a_table_that_cannot_be_written_is_refused_before_films_are_read(
+    shipped, tmp_path, monkeypatch
+):
+    """A night of films would end without a table."""
+    monkeypatch.setattr("kneeoa_mm.workflows.predict.inputs_of_films", None)
+    film = phantoms.write_film(tmp_path / "film.dcm")
+    code, _, error = run("predict", film, "--out", film / "grades.csv")
+    assert code == 3
+    assert "cannot be written" in error
+    assert f"where:    {film}" in error
+
+
 def test_a_named_model_goes_before_the_shipped_one(shipped, tmp_path):
     knee = picture(tmp_path / "knee.png")
     code, _, error = run("predict", knee, "--model", tmp_path / "nothing")
