@@ -60,8 +60,10 @@ def read_given(
             where=path,
         )
     usable = table[(table["status"] == "ok") & ~table["seen_in_training"]]
-    usable = usable[usable[column].notna()].set_index("knee_id", drop=False)
     by_months = {float(n.removeprefix(start)): n for n in usable if n.startswith(start)}
+    # a knee with some of the risks alone, as where tables of two models were joined, has none
+    has_risks = usable[[column, *by_months.values()]].notna().all(axis=1)
+    usable = usable[has_risks].set_index("knee_id", drop=False)
     is_incidence = bool(by_months)
     if not by_months and defined in (None, horizon_months):
         by_months = {float(horizon_months): column}

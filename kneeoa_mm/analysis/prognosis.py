@@ -165,7 +165,8 @@ def judge_models(
         data, ended = rivalled
     left_out = {"no_prediction": int((~known).sum()), "no_covariate": 0}
     if not len(data.event):
-        return _without("no knee with follow-up has a prediction", left_out)
+        why = "no knee with follow-up has a prediction by a model that never saw its person"
+        return _without(why, left_out)
     # levels without events stay: to leave knees out by what became of them would flatter or harm
     complete = design(data.rows, covariates, None, where=where).kept
     left_out["no_covariate"] = int((~complete).sum())

@@ -274,7 +274,10 @@ def _notes_on_prognosis(prognosis: Mapping[str, Any]) -> list[str]:
     nobody = "no model is judged on them"
     is_given = prognosis.get("shown") == PREDICTIONS
     counted = [
-        (left_out["no_prediction"], f"have no prediction, and {nobody}"),
+        (
+            left_out["no_prediction"],
+            f"have no prediction, or the model has seen their person, and {nobody}",
+        ),
         (left_out["no_covariate"], f"lack a covariate, and {alone if is_given else nobody}"),
     ]
     return [f"Prognosis: {number} knees {what}." for number, what in counted if number]

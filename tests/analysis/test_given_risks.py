@@ -145,6 +145,22 @@ def test_thirds_get_turnbulls_estimate_where_events_lie_between_visits(
     assert _found(tmp_path / "days")["curves"]["turnbull_by_predicted_risk"] == {}
 
 
+def test_knees_that_the_model_saw_or_has_no_risk_of_by_a_horizon_are_left_out_and_told(
+    cohort, risks, write_predictions, tmp_path
+):
+    """Such as a table that joins a model of times to one of a single horizon."""
+    risks.loc[:4, "seen_in_training"] = True
+    risks.loc[5:14, "jsl_48m_cif_24"] = np.nan
+    path = write_predictions(risks)
+    survive(cohort, tmp_path / "out", outcome="jsl_48m", predictions=path, n_boot=0)
+    found = _found(tmp_path / "out")
+    (note,) = [text for text in found["notes"] if "no prediction" in text]
+    assert "15 knees have no prediction, or the model has seen their person" in note
+    model = found["prognosis"]["models"]["predictions"]
+    assert model["knees"] == len(risks) - 15
+    assert all(model[name]["value"] is not None for name in ("auroc", "brier", "integrated_brier"))
+
+
 def test_looks_of_survival_and_agreement_at_test_knees_are_logged(
     make_cohort, cohort, risks, write_predictions, tmp_path
 ):
