@@ -198,7 +198,7 @@ class PretrainKLConfig(Settings):
     """KL grading (``kneeoa-mm pretrain-kl``)."""
 
     seed: Seed = 0
-    members: tuple[MemberConfig, ...] = (MemberConfig(),)
+    members: Annotated[tuple[MemberConfig, ...], Field(min_length=1)] = (MemberConfig(),)
     repeats: int = Field(default=1, ge=1)
     """How often each of ``members`` is trained, each time with other random numbers; all vote."""
     train: TrainConfig = TrainConfig()
@@ -302,6 +302,16 @@ class TrainJSLConfig(Settings):
     """Where all stages train the head alone, the features of each image are computed once, and
     ``augment`` has nothing to vary but the views of ``test_time_crops``; ``mixup`` mixes features
     and labels."""
+
+    @model_validator(mode="after")
+    def _factors_make_sense(self) -> TrainJSLConfig:
+        names = self.clinical_factors
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"clinical_factors: {', '.join(twice)} stands twice")
+        if self.fuse_clinical and not names:
+            raise ValueError("fuse_clinical wants clinical_factors; without any, set it to false")
+        return self
 
     @model_validator(mode="after")
     def _bins_of_time_make_sense(self) -> TrainJSLConfig:

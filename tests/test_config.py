@@ -62,6 +62,7 @@ def test_a_misspelt_key_is_refused_with_the_likely_one(tmp_path):
         ("members.5.backbone=vgg16", "index"),
         ("nosuch.key=1", "nosuch"),
         ("train.stages=[]", "at least one stage"),
+        ("members=[]", "members: .*at least 1 item"),
         ("members=[{backbone: vgg16}", "no valid YAML"),
         ("seed=-1", "seed: .*greater than or equal to 0"),
     ],
@@ -69,6 +70,18 @@ def test_a_misspelt_key_is_refused_with_the_likely_one(tmp_path):
 def test_an_impossible_set_is_refused_by_its_name(text, words):
     with pytest.raises(ConfigError, match=words):
         load_config(PretrainKLConfig, sets=[text])
+
+
+@pytest.mark.parametrize(
+    ("factors", "words"),
+    [("[]", "fuse_clinical wants clinical_factors"), ("[sex, age_years, sex]", "sex stands twice")],
+)
+def test_a_model_that_fuses_no_factor_or_one_twice_is_refused(factors, words):
+    """The one would be image-only under another name, the other broke off with a traceback."""
+    factors = f"clinical_factors={factors}"
+    load_config(TrainJSLConfig, sets=["clinical_factors=[]"])
+    with pytest.raises(ConfigError, match=words):
+        load_config(TrainJSLConfig, sets=["fuse_clinical=true", factors])
 
 
 @pytest.mark.parametrize("content", ["- a\n- b\n", "a: [1\n"])
