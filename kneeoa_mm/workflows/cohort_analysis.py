@@ -76,10 +76,12 @@ def analyse_cohort(
         Outputs and notes; ``counts`` are those of the cohort.
 
     Raises:
-        InputError: The tables are not there, or no knee qualifies.
+        InputError: The tables or the predictions of a run are not there, or no knee qualifies.
         TableError: The tables are faulty; lists all faults.
     """
     runs = runs or {}
+    # a run that cannot be read is told before the work
+    predicted = {name: _predicted_by(run) for name, run in runs.items()}
     built = build_cohort(tables, out / "cohort", spec=spec, folds=folds, seed=seed)
     cohort = read_table(built.outputs["cohort"], COHORT)
     notes, outputs = list(built.notes), {"cohort": out / "cohort"}
@@ -87,7 +89,7 @@ def analyse_cohort(
     attempts = Attempts()
     drawn: dict[str, Any] = {"n_boot": n_boot, "seed": seed}
     for outcome in Outcome:
-        predicting = {name: run for name, run in runs.items() if _predicts(run, outcome)}
+        predicting = {name: run for name, run in runs.items() if outcome in predicted[name]}
         survived = _survived(attempts, outcome, predicting, out, drawn)
         if survived is not None:
             text = (survived.out / SURVIVAL_FILE).read_text(encoding="utf-8")
@@ -143,22 +145,24 @@ def _survived(
     return attempts.attempt(stage, work) if found is None else found
 
 
-def _predicts(run: Path, outcome: Outcome) -> bool:
-    return f"{outcome}_prob" in read_table(run / PREDICTIONS_FILE, PREDICTIONS)
+def _predicted_by(run: Path) -> set[Outcome]:
+    table = read_table(run / PREDICTIONS_FILE, PREDICTIONS)
+    return {outcome for outcome in Outcome if f"{outcome}_prob" in table}
 
 
 def _incidence(outcome: Outcome, document: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Incidence by grade at each horizon, by the estimator that assumes least.
 
     Where deaths are known they compete: who dies has no replacement later, and that overstates a
-    risk by more than the date of a visit does.
+    risk by more than the date of a visit does. A follow-up of less than a year has no horizon, and
+    no rows.
     """
     estimators = {row["estimator"] for row in document["incidence"]}
-    best = next(e for e in ("aalen_johansen", "turnbull", "kaplan_meier") if e in estimators)
+    known = [e for e in ("aalen_johansen", "turnbull", "kaplan_meier") if e in estimators]
     return [
         {**row, "outcome": str(outcome), "kl_grade": row["group"]}
         for row in document["incidence"]
-        if row["estimator"] == best
+        if row["estimator"] == known[0]
     ]
 
 

@@ -11,6 +11,7 @@ from known_runs import Study, image_risk, two_knees_a_person
 from kneeoa_mm.analysis import survival
 from kneeoa_mm.cohort.build import build_cohort
 from kneeoa_mm.cohort_spec import CohortSpec, read_cohort_spec
+from kneeoa_mm.errors import InputError
 from kneeoa_mm.schemas import COHORT, FOLDS
 from kneeoa_mm.synthetic.oai_tables import SIDES, subject_rows, write_tables
 from kneeoa_mm.synthetic.progression import VISIT_MONTHS, simulate
@@ -111,3 +112,27 @@ def test_predictions_that_cannot_be_judged_over_time_leave_the_cohort_its_surviv
     assert "by another horizon" in not_computed["survival kl_progression with image"]
     assert "survival kl_progression" not in not_computed
     assert (out / "compare/kl_progression/compare.json").exists()
+
+
+def test_a_run_that_is_not_there_is_told_before_anything_is_built(tmp_path):
+    spec = read_cohort_spec("synthetic")
+    with pytest.raises(InputError, match="not there"):
+        analyse_cohort(tmp_path, tmp_path / "out", spec=spec, runs={"image": tmp_path / "nowhere"})
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_follow_up_of_months_is_analysed_without_incidences_by_year(tmp_path, monkeypatch):
+    knees = two_knees_a_person(60, seed=0).rename(columns={"jsl_48m": "kl_progression"})
+    happened = knees["kl_progression"].to_numpy()
+    knees[TIMES[0]] = happened
+    knees[TIMES[1]], knees[TIMES[2]] = 6 - 6 * happened, np.where(happened, 6, np.nan)
+    (tmp_path / "tables").mkdir()
+    knees.to_csv(tmp_path / "tables" / "knees.csv", index=False)
+    names = ("subject_id", "laterality", "kl_grade", "age_years", "sex", "kl_progression", *TIMES)
+    tables = {"enrollees": {"file": "knees.csv", "columns": {name: name for name in names}}}
+    spec = CohortSpec.model_validate({"name": "t", "visits": {"V00": 0}, "tables": tables})
+    monkeypatch.setattr(survival, "_draw", lambda *_: ())
+    out = analyse_cohort(tmp_path / "tables", tmp_path / "out", spec=spec, n_boot=N_BOOT).out
+    assert (out / "survival" / "kl_progression" / "survival.json").exists()
+    assert len((out / "incidence_by_kl.csv").read_text().splitlines()) == 1
+    assert "no year with an event" in (out / "summary.txt").read_text()
