@@ -90,7 +90,8 @@ class StageConfig(Settings):
     lr_factor: Positive = 1.0
     """Learning rate of the stage as a multiple of ``train.lr``."""
     epochs: int | None = Field(default=None, ge=1)
-    """Without a number: what is left of ``train.epochs``; only the last stage may leave it open."""
+    """Without a number: what is left of ``train.epochs``; only the last stage may leave it open.
+    Numbers alone must add up to ``train.epochs`` at least; what goes beyond is left out."""
     milestones: tuple[int, ...] = ()
     """Epochs of the stage after which the rate is multiplied by ``gamma``."""
     gamma: Positive = 0.1
@@ -151,11 +152,17 @@ class TrainConfig(Settings):
     augment: AugmentConfig = AugmentConfig()
 
     @model_validator(mode="after")
-    def _only_the_last_stage_is_open(self) -> TrainConfig:
+    def _stages_make_up_the_epochs(self) -> TrainConfig:
         if not self.stages:
             raise ValueError("stages must name at least one stage")
         if any(stage.epochs is None for stage in self.stages[:-1]):
             raise ValueError("only the last of stages may leave epochs open")
+        stated = sum(self.stage_epochs())
+        if stated < self.epochs:
+            raise ValueError(
+                f"stages end after {stated} of {self.epochs} epochs: leave those of the last one "
+                f"open, or set epochs to {stated}"
+            )
         return self
 
     @property

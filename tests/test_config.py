@@ -62,6 +62,7 @@ def test_a_misspelt_key_is_refused_with_the_likely_one(tmp_path):
         ("members.5.backbone=vgg16", "index"),
         ("nosuch.key=1", "nosuch"),
         ("train.stages=[]", "at least one stage"),
+        ("train.stages.1.epochs=3", "stages end after 4 of 10 epochs"),
         ("members=[]", "members: .*at least 1 item"),
         ("members=[{backbone: vgg16}", "no valid YAML"),
         ("seed=-1", "seed: .*greater than or equal to 0"),
