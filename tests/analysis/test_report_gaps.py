@@ -92,6 +92,19 @@ def test_a_survival_that_can_fit_nothing_says_why(make_cohort, tmp_path):
     assert f"Prognosis could not be judged: {document['prognosis']['reason']}" in text
 
 
+def test_a_survival_of_months_has_no_table_by_year_and_still_its_methods(make_cohort, tmp_path):
+    cohort = make_cohort()
+    happened = cohort["jsl_48m_event_observed"] == 1
+    cohort["jsl_48m_lower_months"] = np.where(happened, 0.0, 6.0)
+    cohort["jsl_48m_upper_months"] = np.where(happened, 6.0, np.nan)
+    write_table(cohort, COHORT, tmp_path / "cohort.parquet")
+    survive(tmp_path, tmp_path / "survival", outcome="jsl_48m", n_boot=0)
+    text = told(tmp_path / "survival", out=tmp_path / "r.html")
+    assert "by 0 months" not in text
+    assert "no incidence is tabled" in text
+    assert "was described by Kaplan-Meier and Turnbull estimates by KL grade" in text
+
+
 @pytest.mark.parametrize("kind", ["history.csv", "members"])
 def test_a_training_run_without_a_finished_member_has_a_section(tmp_path, kind):
     (tmp_path / "members").mkdir()

@@ -62,8 +62,11 @@ def survival_section(run: Run) -> Section:
         provenance=flat_provenance(document.get("provenance", {})),
     )
     section.provenance[f"{SURVIVAL_FILE}.sha256"] = sha256_of(path)
-    section.tables.append(_incidence_table(document))
-    section.tables.append(_at_risk_table(document))
+    if document["incidence"]:
+        section.tables.append(_incidence_table(document))
+        section.tables.append(_at_risk_table(document))
+    else:
+        section.notes.append("No knee was followed for a year, so no incidence is tabled.")
     _add_model(section, cox, "hazard_ratio", "Cox model", "Hazard ratio")
     _add_model(
         section, document.get("weibull_aft") or {}, "time_ratio", "Weibull model", "Time ratio"
@@ -79,7 +82,7 @@ def survival_section(run: Run) -> Section:
 def _incidence_table(document: Mapping[str, Any]) -> Table:
     months = {row["months"] for row in document["incidence"]}
     asked = document.get("provenance", {}).get("horizon_months")
-    horizon = asked if asked in months else max(months, default=0)
+    horizon = asked if asked in months else max(months)
     rows, bars = [], []
     for row in document["incidence"]:
         if row["months"] != horizon:
@@ -216,8 +219,9 @@ def _estimate(document: Mapping[str, Any], name: str) -> Estimate:
 
 
 def _tell(section: Section, document: Mapping[str, Any], title: str) -> None:
-    used = list(dict.fromkeys(row["estimator"] for row in document["incidence"]))
-    estimators = [_ESTIMATORS.get(name, name) for name in used]
+    estimators = [
+        label for name, label in _ESTIMATORS.items() if document.get("curves", {}).get(name)
+    ]
     grouped = label_of(document["group"])
     text = f"{title}: incidence by {grouped} ({listed(estimators)}), with knees at risk"
     section.tell("incidence", text, SURVIVAL_FILE)
