@@ -52,6 +52,7 @@ from kneeoa_mm.analysis.subgroups import (
 from kneeoa_mm.analysis.targets import KL, Target, read_targets
 from kneeoa_mm.atomic_files import write_json
 from kneeoa_mm.config import validate
+from kneeoa_mm.errors import InputError
 from kneeoa_mm.progress import say
 from kneeoa_mm.records import Outcome, StageResult
 from kneeoa_mm.run_folder import open_run
@@ -137,7 +138,8 @@ def evaluate(
         What was written; ``figures`` holds the metrics.
 
     Raises:
-        InputError: Nothing in the table can be judged, or a look could not be logged.
+        InputError: Nothing in the table can be judged, the cohort has none of its knees, or a look
+            could not be logged.
         TableError: The table breaks its schema, or grade probabilities do not sum to 1.
         LeakError: With ``external_to``, the model has seen a person of the table.
         OutputExistsError: ``out`` holds something else.
@@ -214,7 +216,18 @@ def _factors(table: pd.DataFrame, cohort: Path | None) -> pd.DataFrame:
     own = table.set_index("knee_id", drop=False)
     if cohort is None:
         return own
-    rows = read_table(table_in(cohort, "cohort.parquet"), COHORT).set_index("knee_id")
+    path = table_in(cohort, "cohort.parquet")
+    rows = read_table(path, COHORT).set_index("knee_id")
+    # it would give no factor, and no split by which looks at held-out knees are logged
+    if len(own) and not own.index.isin(rows.index).any():
+        raise InputError(
+            "The cohort has none of the knees of the predictions.",
+            expected=f"knees such as {own.index[0]}",
+            found=f"{len(rows)} others" + (f", such as {rows.index[0]}" if len(rows) else ""),
+            where=path,
+            fix="name the cohort of these predictions; its knees are of baseline, and its ids kept "
+            "or hashed as theirs",
+        )
     return own.join(rows[[name for name in rows if name not in own]])
 
 

@@ -357,3 +357,15 @@ def test_an_earlier_evaluation_is_kept_unless_told_otherwise(
     with pytest.raises(OutputExistsError):
         evaluate(path, tmp_path / "out", n_boot=0)
     evaluate(path, tmp_path / "out", n_boot=0, overwrite=True)
+
+
+def test_a_cohort_of_other_knees_is_refused(
+    make_predictions, make_cohort, write_predictions, write_cohort, tmp_path
+):
+    """As one whose ids were hashed with another key: no factor, and no look would be logged."""
+    path = write_predictions(make_predictions())
+    other = make_cohort()
+    other["knee_id"] = other["knee_id"].str.replace("made-up", "other")
+    with pytest.raises(InputError, match="none of the knees"):
+        evaluate(path, tmp_path / "out", cohort=write_cohort(other))
+    assert not (tmp_path / "out").exists()
