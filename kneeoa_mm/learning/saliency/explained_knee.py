@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from kneeoa_mm.learning.calibration import at_temperature
-from kneeoa_mm.learning.dataset import to_input
+from kneeoa_mm.learning.dataset import read_grey, to_input
 from kneeoa_mm.learning.ensemble import EnsembleRules, vote
 from kneeoa_mm.learning.framing import frame
 from kneeoa_mm.learning.models import Model
@@ -165,8 +165,8 @@ def explain_knee(sample: Sample, index: int, config: ExplainConfig) -> Explained
     with torch.no_grad():
         without = [float(q.log_odds(*q.references)) for q in questions]
     first = sample.ensemble.members[0]
-    with Image.open(knee["image_path"]) as image:
-        shape = (image.height, image.width)
+    rows, columns = read_grey(Path(knee["image_path"])).shape
+    shape = (rows, columns)
     voices = [
         Voice(
             member,

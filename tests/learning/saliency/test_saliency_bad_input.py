@@ -72,6 +72,26 @@ def test_a_network_whose_maps_are_all_too_coarse_is_named(folder, write_member, 
     assert any("00 has no layer with 7 x 7 cells" in note for note in result.notes)
 
 
+def test_a_picture_that_is_stored_on_its_side_has_its_map_where_an_upright_one_has(
+    folder, tmp_path, knee_of_grade
+):
+    """As cameras store them: Exif says which edge is up."""
+    knee = knee_of_grade(2, np.random.default_rng(0))
+    upright = Image.fromarray(np.pad(knee, ((20, 30), (0, 0)), constant_values=40))
+    on_its_side = Image.Exif()
+    on_its_side[0x0112] = 6
+    for name, picture, exif in (
+        ("upright", upright, Image.Exif()),
+        ("sideways", upright.transpose(Image.Transpose.ROTATE_90), on_its_side),
+    ):
+        (tmp_path / name).mkdir()
+        picture.save(tmp_path / name / "1R.png", exif=exif)
+        run(folder, tmp_path / f"of_{name}", knees=tmp_path / name)
+    expected, found = (tmp_path / f"of_{name}" for name in ("upright", "sideways"))
+    for table in ("saliency.csv", "overlays/-_1_-_R.png"):
+        assert (found / table).read_bytes() == (expected / table).read_bytes(), table
+
+
 def test_one_knee_is_checked_without_intervals(folder, tmp_path):
     run(folder, tmp_path / "out", limit=1, check=True, removal_steps=2)
     table = pd.read_csv(tmp_path / "out" / "faithfulness.csv")
