@@ -129,7 +129,8 @@ def design(
     if lacking := int((~complete).sum()):
         notes.append(f"{lacking} knees lack a covariate and are not in the model.")
     kept, not_estimable = _drop_levels_without_events(values, complete, event)
-    candidates = _columns(values[kept])
+    # of no knee no column is constant, or anything else
+    candidates = _columns(values[kept]) if kept.any() else {}
     chosen, dropped = _independent(candidates)
     notes += [f"{term.label}: {reason}." for term, reason in (not_estimable | dropped).items()]
     columns = [candidates[term] for term in chosen]
@@ -158,7 +159,7 @@ def _values(
     notes = []
     for name in dict.fromkeys(covariates):
         column = rows[name]
-        if column.isna().all():
+        if len(rows) and column.isna().all():
             notes.append(f"{name} has no values and is not in the model.")
         elif _is_category(column):
             values[name] = column.map(_label, na_action="ignore").astype(object)

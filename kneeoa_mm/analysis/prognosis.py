@@ -172,6 +172,8 @@ def judge_models(
     left_out["no_covariate"] = int((~complete).sum())
     if predictions is None:
         data, complete = data.subset(complete), complete[complete]
+        if not len(data.event):
+            return _without("no knee has all covariates", left_out)
     horizons = _horizons(data, horizon_months)
     n_persons = len(np.unique(data.persons))
     if not horizons:

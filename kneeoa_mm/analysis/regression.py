@@ -268,6 +268,8 @@ def cox_risks(
 def _refusal(matrix: Design, used: TimeToEvent) -> str | None:
     """Why no regression is tried."""
     events, terms = int(used.event.sum()), len(matrix.terms)
+    if not events:
+        return "no knee with all covariates has the event"
     if not terms:
         return "no covariate is left"
     if len(np.unique(used.persons)) < 2:

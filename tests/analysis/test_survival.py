@@ -549,6 +549,31 @@ def test_knees_without_an_age_are_counted_where_age_is_the_time(
 
 
 @pytest.mark.usefixtures("without_figures")
+@pytest.mark.parametrize("time_scale", ["study", "age"])
+def test_where_no_knee_has_all_covariates_that_is_what_is_said(
+    make_cohort, write_cohort, tmp_path, time_scale
+):
+    """On the scale of age no knee is left at all; no covariate is constant, or without a value."""
+    cohort = make_cohort()
+    cohort["age_years"] = np.nan
+    cohort.loc[::2, "bmi_kg_m2"] = np.nan
+    cohort.loc[1::2, "fta_deg"] = np.nan
+    survive(
+        write_cohort(cohort),
+        tmp_path / "out",
+        outcome="tkr",
+        covariates=["bmi_kg_m2", "fta_deg"],
+        time_scale=time_scale,
+        n_boot=0,
+    )
+    document = json.loads((tmp_path / "out" / "survival.json").read_text())
+    for model in ("cox", "weibull_aft"):
+        assert document[model]["reason"] == "no knee with all covariates has the event"
+    assert document["prognosis"]["reason"] == "no knee has all covariates"
+    assert not any("constant" in note or "has no values" in note for note in document["notes"])
+
+
+@pytest.mark.usefixtures("without_figures")
 def test_knees_that_no_model_is_judged_on_are_counted_and_said(
     make_cohort, make_predictions, write_cohort, write_predictions, tmp_path
 ):
