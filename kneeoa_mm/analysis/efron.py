@@ -88,7 +88,7 @@ def efron_cumulative_hazard(
         horizons: Months, shape (m,).
 
     Returns:
-        Shape (m,); infinite once everybody has had the event.
+        Shape (m,); finite also where everybody has had the event.
 
     Source:
         Therneau and Grambsch 2000, Modeling Survival Data, section 10.2.
