@@ -270,7 +270,8 @@ def _look(cohort: pd.DataFrame, given: Given) -> dict[str, Any] | None:
 def _headline(prognosis: Mapping[str, Any]) -> dict[str, Any]:
     """Uno's C of the risk that thirds are made of, or why there is none."""
     model = prognosis["models"].get(prognosis.get("shown"), {})
-    return {"uno_c": model.get("uno_c", {"value": None, "reason": prognosis["reason"]})}
+    why = prognosis["reason"] or "no model with a covariate could be judged"
+    return {"uno_c": model.get("uno_c", {"value": None, "reason": why})}
 
 
 def _draw(settings: SurvivalSettings, found: _Found) -> Iterator[tuple[str, Any]]:

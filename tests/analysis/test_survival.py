@@ -574,6 +574,16 @@ def test_where_no_knee_has_all_covariates_that_is_what_is_said(
 
 
 @pytest.mark.usefixtures("without_figures")
+def test_without_a_model_the_headline_says_why_there_is_no_concordance(
+    make_cohort, write_cohort, tmp_path
+):
+    cohort = make_cohort().assign(kl_grade=pd.array([pd.NA] * 240, dtype="Int64"))
+    options = {"group": "sex", "covariates": ["kl_grade"], "n_boot": 0}
+    result = survive(write_cohort(cohort), tmp_path / "out", outcome="tkr", **options)
+    assert result.figures["uno_c"]["reason"] == "no model with a covariate could be judged"
+
+
+@pytest.mark.usefixtures("without_figures")
 def test_knees_that_no_model_is_judged_on_are_counted_and_said(
     make_cohort, make_predictions, write_cohort, write_predictions, tmp_path
 ):
