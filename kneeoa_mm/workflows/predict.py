@@ -138,7 +138,7 @@ def _predict(
         say(f"not used: {reject.source}: {reject.code} {reject.message}")
     strange = int((predictions["status"] == PredictionStatus.NOT_A_KNEE).sum())
     if clinical is not None:
-        notes += _unknown_categories(ensemble, clinical.set_index(knees["knee_id"]))
+        notes += unknown_categories(ensemble, clinical.set_index(knees["knee_id"]))
     if strange:
         notes += (
             f"{strange} images resemble no knee that the model learnt from, and were not graded. "
@@ -217,14 +217,21 @@ def _column_of(row: dict[Hashable, Any]) -> str:
     return f"kl_prob_{row['kl_grade_pred']}"
 
 
-def _unknown_categories(ensemble: Ensemble, clinical: pd.DataFrame) -> tuple[str, ...]:
-    """What the clinical table says that no training knee said, by factor."""
+def unknown_categories(ensemble: Ensemble, clinical: pd.DataFrame) -> tuple[str, ...]:
+    """What the clinical table says that no training knee of some member said, one note a factor.
+
+    Args:
+        ensemble: The model.
+        clinical: Clinical factors by ``knee_id``.
+    """
     strange: dict[str, pd.Series] = {}
     for member in ensemble.members:
         if member.clinical is not None:
-            strange |= member.clinical.unknown_categories(clinical)
+            for name, texts in member.clinical.unknown_categories(clinical).items():
+                strange[name] = texts.combine_first(strange.get(name, texts))
     return tuple(
-        f"{len(texts)} values of {name} were not in training and count as missing, such as "
+        f"{len(texts)} values of {name} were not in the training of every member and count as "
+        "missing where they were not, such as "
         + ", ".join(f"{text!r} of {knee}" for knee, text in texts.head(_SHOWN).items())
         for name, texts in strange.items()
     )

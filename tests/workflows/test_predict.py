@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from kneeoa_mm import model_folder, schemas, tables
 from kneeoa_mm.cli import app
 from kneeoa_mm.identifiers import is_hash
 from kneeoa_mm.imaging.detector import PLATEAU_MM
+from kneeoa_mm.learning.clinical import ClinicalEncoding
 from kneeoa_mm.learning.dataset import prepare
 from kneeoa_mm.learning.familiarity import learn
 from kneeoa_mm.learning.inference import predict_knees
@@ -29,6 +31,7 @@ from kneeoa_mm.model_folder import (
     write_model,
 )
 from kneeoa_mm.records import Laterality
+from kneeoa_mm.workflows.predict import unknown_categories
 
 SIZE_PX = 64
 CONTRACT = Preprocessing(
@@ -567,6 +570,18 @@ def test_a_clinical_table_of_other_knees_is_refused(shipped, tmp_path):
     assert "none of the knees" in error
     assert "oai:1:0:L" in error
     assert "-:20:-:L" in error
+
+
+def test_categories_that_some_members_lack_are_all_named():
+    """Each fold trains without some persons, and so without other rare categories."""
+    categories = (["white", "black"], ["white", "asian"])
+    members = tuple(
+        SimpleNamespace(clinical=ClinicalEncoding({}, {"race": known})) for known in categories
+    )
+    told = pd.DataFrame({"race": ["white", "asian", "black"]}, index=["first", "second", "third"])
+    (note,) = unknown_categories(SimpleNamespace(members=members), told)
+    assert note.startswith("2 values of race")
+    assert "'asian' of second, 'black' of third" in note
 
 
 def test_a_folder_without_grades_takes_them_from_the_clinical_table(shipped, tmp_path):
