@@ -105,9 +105,11 @@ class HazardHead(nn.Module):
         observed = Observed(*(labels[k] for k in ("free_until", "event_by", "causes")))
         bins = torch.arange(1, len(self._visits_months) + 1)
         may_be = observed.possible_events(len(bins))
-        events = (may_be / may_be.sum(dim=(1, 2), keepdim=True).clamp_min(1)).sum(dim=0)
-        at_risk = (bins <= observed.free_until[:, None]).sum(dim=0) + events.sum(dim=1)
-        hazards = (events / at_risk.clamp_min(1)[:, None]).clamp_min(_LEAST)
+        shares = may_be / may_be.sum(dim=(1, 2), keepdim=True).clamp_min(1)
+        # at risk is who was seen free, and the shares that are still to come
+        to_come = shares.sum(dim=2).flip(1).cumsum(dim=1).flip(1)
+        at_risk = torch.maximum(bins <= observed.free_until[:, None], to_come).sum(dim=0)
+        hazards = (shares.sum(dim=0) / at_risk.clamp_min(1)[:, None]).clamp_min(_LEAST)
         free = (1 - hazards.sum(dim=1, keepdim=True)).clamp_min(_LEAST)
         self.intercepts.copy_((hazards / free).log())
 

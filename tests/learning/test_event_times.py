@@ -169,3 +169,12 @@ def test_the_head_starts_at_the_hazards_of_a_life_table():
     hazards = head(torch.zeros(1, 3)).softmax(dim=2)[0, :, 1 + Cause.PROGRESSION]
     np.testing.assert_allclose(hazards.detach()[:2], [0.2, 0.5], atol=1e-3)
     assert hazards[2:].max() < 1e-3
+
+
+def test_the_head_starts_at_the_incidence_that_films_at_either_end_alone_tell():
+    """A knee that will progress is at risk in all bins before, wherever among them it does."""
+    rows = [interval(0.0, 48.0)] + [interval(48.0)] * 3
+    head = HazardHead(VISITS, 48)
+    head.start(vars(observed_of(pd.DataFrame(rows), OUTCOME, VISITS)))
+    incidence = head.probabilities(head(torch.zeros(1, 3))).detach()[0]
+    np.testing.assert_allclose(incidence[:4], [0.0625, 0.125, 0.1875, 0.25], atol=1e-3)
