@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kneeoa_mm.analysis.competing import Flags, cox_incidences, with_rivals
 from kneeoa_mm.analysis.covariates import design
 from kneeoa_mm.analysis.nonparametric import IncidenceCurve
-from kneeoa_mm.analysis.regression import FIT_ERRORS, cox_risks
+from kneeoa_mm.analysis.regression import FIT_ERRORS, cox_risks, told_by
 from kneeoa_mm.analysis.results import as_json
 from kneeoa_mm.analysis.risk_over_time import auroc_at, brier_at, integrated_brier, uno_c
 from kneeoa_mm.analysis.risk_thirds import Thirds, by_third, intervals_by_third, thirds_of
@@ -293,7 +293,7 @@ def _cross_fitted(
                     else cox_incidences(columns, data, ended, learns, horizons)
                 )
         except FIT_ERRORS as error:
-            reasons[name] = f"a fold does not converge: {str(error).splitlines()[0]}"
+            reasons[name] = f"a fold does not converge: {told_by(error)}"
         else:
             found[name] = _Foretold(score, dict(zip(horizons, risk.T, strict=True)), fold)
     if CLINICAL in reasons:

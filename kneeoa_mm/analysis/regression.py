@@ -46,6 +46,8 @@ _RUNAWAY = 20.0
 _SMALL_STEPS = {"step_size": 0.5, "max_steps": 500}
 """By lifelines' own steps, a fit whose likelihood is flat, such as where no knee of grade 0 has the
 event, jumps past its maximum and gives up."""
+_SHAPE_OF_AGE = 5.0
+"""Weibull shape from which a fit on the scale of age sets out."""
 _FAILED = "failed to converge"
 FIT_ERRORS = (ConvergenceError, np.linalg.LinAlgError, ValueError)
 
@@ -84,7 +86,7 @@ def fit_cox(data: TimeToEvent, covariates: Sequence[str], *, where: object = "")
         )
         errors = _clustered_errors(residuals.score, used.persons, variance)
     except FIT_ERRORS as error:
-        return without(f"the fit does not converge: {str(error).splitlines()[0]}")
+        return without(f"the fit does not converge: {told_by(error)}")
     event_months = used.months[used.event == 1]
     changes = proportional_hazards_p_values(residuals.schoenfeld, event_months, variance)
     lines = [
@@ -146,7 +148,7 @@ def fit_weibull(data: TimeToEvent, covariates: Sequence[str], *, where: object =
         )
         errors = _clustered_errors(scores, used.persons, variance)
     except FIT_ERRORS as error:
-        return without(f"the fit does not converge: {str(error).splitlines()[0]}")
+        return without(f"the fit does not converge: {told_by(error)}")
     lines = [
         AftTerm(term, *_ratio(coefficient / scale, error / scale, n))
         for term, coefficient, error, scale in zip(
@@ -212,7 +214,7 @@ def _odds_ratios(
         variance = model.variance_matrix_.to_numpy()
         coefficients = _sound(model.params_.to_numpy(), variance, columns)
     except FIT_ERRORS as error:
-        reason = f"the fit does not converge: {str(error).splitlines()[0]}"
+        reason = f"the fit does not converge: {told_by(error)}"
         return [Estimate(None, n=n_pairs, reason=reason) for _ in range(columns.shape[1])]
     score = expit(-differences @ coefficients)[:, None] * differences
     errors = np.sqrt(np.diag(clustered_variance(score, _linked(persons[order]), variance)))
@@ -321,11 +323,15 @@ def _fit_weibull(columns: Floats, data: TimeToEvent) -> tuple[Floats, float, Flo
     lower, upper = data.bounds()
     frame = pd.DataFrame(columns).add_prefix("x").assign(lower=lower, upper=upper)
     columns_of = {"lower_bound_col": "lower", "upper_bound_col": "upper"}
+    start = None
     if data.entry_months is not None:
         frame["entry"] = data.entry_months
         columns_of["entry_col"] = "entry"
+        # lifelines' own start, an even hazard since birth, is too far off to be left
+        level = np.log([np.median(lower), _SHAPE_OF_AGE])
+        start = np.concatenate([np.zeros(columns.shape[1]), level])
     model, warned = _recorded(
-        lambda: WeibullAFTFitter().fit_interval_censoring(frame, **columns_of)
+        lambda: WeibullAFTFitter().fit_interval_censoring(frame, **columns_of, initial_point=start)
     )
     names = [("lambda_", f"x{k}") for k in range(columns.shape[1])]
     names += [("lambda_", "Intercept"), ("rho_", "Intercept")]
@@ -354,6 +360,11 @@ def _sound(coefficients: Floats, variance: Floats, columns: Floats) -> Floats:
     if over_range.max(initial=0) > _RUNAWAY:
         raise ConvergenceError("a coefficient runs towards infinity")
     return coefficients
+
+
+def told_by(error: Exception) -> str:
+    """What one of ``FIT_ERRORS`` says first; lifelines begins with an empty line."""
+    return str(error).strip().partition("\n")[0].removesuffix(" Try the following:")
 
 
 def _clustered_errors(scores: Floats, persons: NDArray[np.str_], variance: Floats) -> Floats:

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from efron_likelihood import maximum
 from lifelines.datasets import load_rossi
-from lifelines.exceptions import ConvergenceWarning
+from lifelines.exceptions import ConvergenceError, ConvergenceWarning
 from scipy.optimize import minimize
 
-from kneeoa_mm.analysis.regression import fit_cox, fit_weibull
+from kneeoa_mm.analysis.regression import fit_cox, fit_weibull, told_by
 from kneeoa_mm.analysis.separation import separates_hazards, separates_times
 from kneeoa_mm.analysis.time_to_event import TimeToEvent
 from kneeoa_mm.analysis.weibull import weibull_scores
@@ -118,6 +118,38 @@ def test_time_ratios_and_shape_maximise_the_likelihood_of_intervals(has_late_ent
     (line,) = model.terms
     found = np.log([line.ratio.value, model.shape.value])
     assert found == pytest.approx(best[[0, 2]], abs=2e-3)
+
+
+def test_time_ratios_are_found_on_the_scale_of_age():
+    """Oracle: the likelihood written out. Ages are some 60 years, and hazards rise steeply."""
+    generator = np.random.default_rng(0)
+    x, age = generator.normal(size=600), 12 * generator.uniform(45, 75, 600)
+    event_age = 12 * 95 * np.exp(-0.05 * x) * generator.weibull(8, 600)
+    alive = event_age > age
+    x, age, seen = x[alive], age[alive], np.ceil((event_age - age)[alive] / 24) * 24
+    lower, upper = np.where(seen <= 96, seen - 24, 96.0), np.where(seen <= 96, seen, np.inf)
+    rows = pd.DataFrame({"x": x, "age_years": age / 12, f"{JSL}_lower_months": lower})
+    event = np.isfinite(upper).astype(int)
+    months = np.where(event, upper, lower)
+    data = TimeToEvent(JSL, rows, months, event, _singly(len(x)), {}).since_birth()
+    model = fit_weibull(data, ["x"])
+    assert model.reason is None
+    columns, intervals = np.column_stack([x, np.ones(len(x))]), (lower + age, upper + age)
+    best = minimize(
+        _minus_log_likelihood,
+        [-0.05, np.log(12 * 95), np.log(8)],
+        args=(columns, *intervals, age),
+        method="Nelder-Mead",
+        options={"xatol": 1e-6, "fatol": 1e-9, "maxiter": 4000},
+    )
+    assert np.log(model.terms[0].ratio.value) == pytest.approx(best.x[0], abs=1e-4)
+    assert np.log(model.shape.value) == pytest.approx(best.x[2], abs=1e-3)
+
+
+def test_a_fit_that_fails_says_why():
+    said = ConvergenceError("\n   Fitting did not converge. Try the following:\n\n  0. Are there")
+    assert told_by(said) == "Fitting did not converge."
+    assert told_by(ConvergenceError("")) == ""
 
 
 def test_a_second_knee_that_repeats_the_first_adds_no_certainty_to_time_ratios():
