@@ -92,7 +92,7 @@ class StageConfig(Settings):
     epochs: int | None = Field(default=None, ge=1)
     """Without a number: what is left of ``train.epochs``; only the last stage may leave it open.
     Numbers alone must add up to ``train.epochs`` at least; what goes beyond is left out."""
-    milestones: tuple[int, ...] = ()
+    milestones: tuple[Annotated[int, Field(ge=1)], ...] = ()
     """Epochs of the stage after which the rate is multiplied by ``gamma``."""
     gamma: Positive = 0.1
     schedule: Literal["steps", "cosine", "one_cycle"] = "steps"

@@ -22,7 +22,7 @@ from kneeoa_mm.identifiers import KEEP, read_identifiers
 from kneeoa_mm.records import Outcome, StageResult
 from kneeoa_mm.run_folder import open_run, refuse_taken
 from kneeoa_mm.schemas import COHORT, FOLDS, KL_READINGS, KNEES
-from kneeoa_mm.settings import Settings
+from kneeoa_mm.settings import Seed, Settings
 from kneeoa_mm.tables import write_table
 
 PRIMARY = Outcome.JSL_OR_KR_48M
@@ -34,7 +34,7 @@ class CohortRun(Settings):
     cohort: CohortSpec
     ids: Literal["kept", "hashed"]
     folds: int = Field(ge=2)
-    seed: int
+    seed: Seed
 
 
 def build_cohort(

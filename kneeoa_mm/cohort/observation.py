@@ -114,6 +114,10 @@ def chance_of_being_followed(design: Array, places: Places, dropped: Flags) -> A
         The chance, shape (n,); 1 for knees that are not at risk.
     """
     looks = np.unique(places[dropped])
+    # where nobody stays, nobody's chance is asked for, and nothing tells who would have stayed
+    looks = looks[looks < places.max()]
+    if not len(looks):
+        return np.ones(len(design))
 
     def at(look: int, knees: Flags) -> Array:
         return np.hstack([design[knees], np.tile(looks == look, (int(knees.sum()), 1))])

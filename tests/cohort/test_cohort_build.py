@@ -315,6 +315,13 @@ def test_fewer_than_two_folds_are_refused(
         build_cohort(tables(release), tmp_path / "out", spec=spec, folds=1)
 
 
+def test_a_seed_below_zero_is_refused_before_anything_is_read(
+    spec: CohortSpec, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="seed"):
+        build_cohort(tmp_path / "no-tables", tmp_path / "out", spec=spec, seed=-1)
+
+
 def test_death_can_come_as_a_date(
     tables: Write, release: Release, spec: CohortSpec, tmp_path: Path
 ) -> None:

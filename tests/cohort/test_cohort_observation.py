@@ -77,6 +77,14 @@ def test_weights_find_the_risk_where_events_are_seen_before_the_dropout() -> Non
     assert frame.loc[frame["kl_progression"].isna(), "kl_progression_weight"].isna().all()
 
 
+def test_where_nobody_is_followed_to_the_horizon_events_seen_before_all_left_weigh_one() -> None:
+    """A study that ended after a year, of an outcome by 48 months: nobody is left to learn from."""
+    frame, document = _weighed([*_knees(20, {6: 2}), *_knees(30, {6: 1})])
+    known = frame["kl_progression"].notna()
+    assert (document["seen"], document["weighted"]) == (20, True)
+    assert frame.loc[known, "kl_progression_weight"].eq(1).all()
+
+
 def test_weights_find_the_risk_where_one_film_decides() -> None:
     rng = np.random.default_rng(2)
     age = rng.normal(62, 9, 6000)
