@@ -4,9 +4,9 @@
 
 Each trial trains the recipe ``baseline`` on the folder's own ``train`` part, smaller and shorter
 and with one setting changed, and is judged on ``val``, by the last epoch. Differences from the
-unchanged recipe are of the same knees, with intervals over persons; among so many trials some
-differ by chance. A trial that is there from an interrupted run is kept, as are those that were not
-asked for by ``--only``.
+unchanged recipe are of the same knees, with intervals over persons; what chance alone does in
+training, which these intervals leave out, "another seed" tells. A trial that is there from an
+interrupted run is kept, as are those that were not asked for by ``--only``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from kneeoa_mm import __version__, schemas, tables
 from kneeoa_mm.atomic_files import write_json
@@ -38,6 +37,7 @@ _NO_MOVES = [f"train.augment.{name}=0" for name in ("rotation_deg", "scale", "tr
 _NO_EXPOSURE = [f"train.augment.{name}=0" for name in ("contrast", "brightness")]
 TRIALS: dict[str, list[str]] = {
     UNCHANGED: [],
+    "another seed": ["seed=1"],
     "focal loss": ["train.kl_loss=focal"],
     "expected grade": ["train.kl_loss=expected_grade"],
     "CORN": ["train.kl_loss=corn"],
@@ -63,9 +63,9 @@ _DRAWS = 2000
 def train(name: str, run: Path, arguments: argparse.Namespace) -> None:
     """Train one trial, or go on with it."""
     weights = f"members.0.weights={arguments.weights.resolve()}"
-    sets = [*OF_ALL, weights, *TRIALS[name]]
+    sets = [f"seed={arguments.seed}", *OF_ALL, weights, *TRIALS[name]]
     recipe = find_recipe("baseline", "kl")
-    config = load_config(PretrainKLConfig, recipe=recipe, sets=sets, flags={"seed": arguments.seed})
+    config = load_config(PretrainKLConfig, recipe=recipe, sets=sets)
     pretrain_kl(arguments.data, run, config=config, device="cpu", resume=run.exists())
 
 
@@ -83,6 +83,26 @@ def told(figure: Resampled) -> list[float | None]:
     found = figure.estimate()
     values = (found.value, found.ci_low, found.ci_high)
     return [None if value is None else round(value, 4) for value in values]
+
+
+def table(document: dict[str, Any]) -> str:
+    """Markdown: a row a trial, as docs/results.md has it."""
+    lines = [
+        "| trial | accuracy | less unchanged | weighted kappa | less unchanged |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, figures in document["trials"].items():
+        apart = [""] * 2
+        if name != UNCHANGED:
+            apart = [_cell(figures[f"{metric}_gained"], "+.3f") for metric in ("accuracy", "qwk")]
+        accuracy, kappa = (_cell(figures[metric], ".3f") for metric in ("accuracy", "qwk"))
+        lines.append(f"| {name} | {accuracy} | {apart[0]} | {kappa} | {apart[1]} |")
+    return "\n".join(lines)
+
+
+def _cell(figure: list[float], form: str) -> str:
+    value, low, high = (format(each, form) for each in figure)
+    return f"{value} ({low} to {high})"
 
 
 def main() -> None:
@@ -105,8 +125,6 @@ def main() -> None:
         apart = figures["accuracy"] - judged[UNCHANGED]["accuracy"]
         trials[name]["accuracy_gained"] = told(apart)
         trials[name]["qwk_gained"] = told(figures["qwk"] - judged[UNCHANGED]["qwk"])
-    columns = ["accuracy", "accuracy_gained", "qwk", "qwk_gained"]
-    print(pd.DataFrame(trials).T[columns].to_string())
     knees = judged[UNCHANGED]["accuracy"].n
     document = {
         "version": __version__,
@@ -118,6 +136,7 @@ def main() -> None:
         "trials": trials,
     }
     write_json(arguments.out, document)
+    print(table(document))
 
 
 if __name__ == "__main__":

@@ -179,6 +179,36 @@ def summary(document: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def table(document: dict[str, Any]) -> str:
+    """Markdown: a row a cohort and model, as docs/results.md has it."""
+    others = ("kl_grade", "image", "clinical")
+    titles = ["cohort", "model", "AUROC", "best possible", "share of the way"]
+    titles += [f"less `{other}`" for other in others]
+    lines = [titles, ["---"] * len(titles)]
+    for cohort, figures in document["found"].items():
+        best, apart = figures["best_possible"], figures["differences"]
+        for model in ("kl_grade", *LIMIT_OF):
+            share = figures["share_of_the_way"].get(model)
+            cells = [
+                f"{cohort}, {figures['knees']:,} knees, {figures['events']:,} events",
+                f"`{model}`",
+                _told(figures["auroc"][model], ".3f"),
+                f"{best[LIMIT_OF[model]]:.3f}" if model in LIMIT_OF else "",
+                "" if share is None else f"{share:.2f}",
+                *(_told(apart.get(f"{model}-{other}"), "+.3f") for other in others),
+            ]
+            lines.append(cells)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _told(figure: dict[str, Any] | None, form: str) -> str:
+    """Value and interval."""
+    if figure is None:
+        return ""
+    value, low, high = (format(figure[key], form) for key in ("value", "ci_low", "ci_high"))
+    return f"{value} ({low} to {high})"
+
+
 def main() -> None:
     """Make, train, judge, write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -210,6 +240,7 @@ def main() -> None:
     settings = {k: v for k, v in vars(arguments).items() if k not in ("work", "out")}
     document = {"version": __version__, "machine": machine, "settings": settings, "found": found}
     write_json(arguments.out, document)
+    print(table(document))
 
 
 if __name__ == "__main__":
