@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+import json
 import re
 import runpy
 import tomllib
@@ -137,6 +138,19 @@ def test_the_table_of_graders_is_that_of_the_committed_figures(repository):
     table = runpy.run_path(str(repository / "benchmarks" / "grading_table.py"))["table"]
     files = sorted((repository / "docs" / "results").glob("kl-*/metrics.json"), key=str)
     assert table(files) in (repository / "docs" / "results.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "result"),
+    [
+        ("kl_trials.py", "kl-baseline-official/trials.json"),
+        ("share_of_optimum.py", "synthetic/share_of_optimum.json"),
+    ],
+)
+def test_the_table_of_a_study_is_that_of_its_committed_figures(repository, benchmark, result):
+    table = runpy.run_path(str(repository / "benchmarks" / benchmark))["table"]
+    document = json.loads((repository / "docs" / "results" / result).read_text())
+    assert table(document) in (repository / "docs" / "results.md").read_text()
 
 
 @pytest.mark.parametrize(
