@@ -23,6 +23,7 @@ from kneeoa_mm.atomic_files import write_json
 from kneeoa_mm.config import find_recipe, load_config
 from kneeoa_mm.learning.pretrain_kl import pretrain_kl
 from kneeoa_mm.metrics import GRADE_METRICS, Resampled, bootstrap_weights, resample
+from kneeoa_mm.records import KL_CLASSES
 from kneeoa_mm.settings import PretrainKLConfig
 
 OF_ALL = (
@@ -78,6 +79,12 @@ def judge(run: Path) -> dict[str, Resampled]:
     return {m: resample(GRADE_METRICS[m], truth, predicted, weights) for m in _METRICS}
 
 
+def counted(run: Path, column: str) -> list[int]:
+    """How many knees of the validation part have each grade, as read or as predicted."""
+    table = tables.read_table(run / schemas.PREDICTIONS_FILE, schemas.PREDICTIONS)
+    return np.bincount(table[column].to_numpy(np.int64), minlength=len(KL_CLASSES)).tolist()
+
+
 def told(figure: Resampled) -> list[float | None]:
     """Value and limits."""
     found = figure.estimate()
@@ -125,12 +132,14 @@ def main() -> None:
         apart = figures["accuracy"] - judged[UNCHANGED]["accuracy"]
         trials[name]["accuracy_gained"] = told(apart)
         trials[name]["qwk_gained"] = told(figures["qwk"] - judged[UNCHANGED]["qwk"])
+        trials[name]["predicted"] = counted(done[name], "kl_grade_pred")
     knees = judged[UNCHANGED]["accuracy"].n
     document = {
         "version": __version__,
         "machine": {"python": platform.python_version(), "processor": platform.machine()},
         "seed": arguments.seed,
         "knees": knees,
+        "read": counted(done[UNCHANGED], "kl_grade"),
         "of_all": list(OF_ALL),
         "changes": {name: TRIALS[name] for name in done},
         "trials": trials,
