@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import Field
 
 from kneeoa_mm.analysis import looks
@@ -82,18 +83,7 @@ def agreement(
         seen = _look(graded, set(table["knee_id"]) & set(looks.held_out_knees(usable)))
     persons = persons_of(table["subject_id"], table["knee_id"])
     weights = bootstrap_weights(persons, n_boot=n_boot, seed=seed)
-    pairs = {"second_reader": ("kl_grade", "second_kl_grade")}
-    if predictions is not None:
-        pairs |= {"model": ("kl_grade", "model"), "model_with_second": ("second_kl_grade", "model")}
-    found: dict[str, dict[str, Resampled]] = {
-        name: {
-            metric: resample(
-                score, table[first].to_numpy(np.int64), table[second].to_numpy(np.int64), weights
-            )
-            for metric, score in _METRICS.items()
-        }
-        for name, (first, second) in pairs.items()
-    }
+    found = _resampled(table, weights)
     document: dict[str, Any] = {
         "counts": {"films": len(table), "persons": len(np.unique(persons))},
         "left_out": {"no_prediction": n_read - len(table)},
@@ -127,6 +117,22 @@ def agreement(
         figures={name: each["qwk"] for name, each in document["agreement"].items()},
         notes=tuple(document["notes"]),
     )
+
+
+def _resampled(table: pd.DataFrame, weights: NDArray[np.uint16]) -> dict[str, dict[str, Resampled]]:
+    """The metrics of each pair of gradings: the two readers, and a model with each."""
+    pairs = {"second_reader": ("kl_grade", "second_kl_grade")}
+    if "model" in table:
+        pairs |= {"model": ("kl_grade", "model"), "model_with_second": ("second_kl_grade", "model")}
+    return {
+        name: {
+            metric: resample(
+                score, table[first].to_numpy(np.int64), table[second].to_numpy(np.int64), weights
+            )
+            for metric, score in _METRICS.items()
+        }
+        for name, (first, second) in pairs.items()
+    }
 
 
 def _left_out_note(lacking: int, n_read: int) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
-from kneeoa_mm import __version__, schemas, tables
+from kneeoa_mm import __version__, schemas
 from kneeoa_mm.analysis.evaluation import FIGURES_FOLDER, THRESHOLDS
 from kneeoa_mm.analysis.figure_style import save
 from kneeoa_mm.analysis.prespecified import read_plan, thresholds_of
@@ -21,14 +21,14 @@ from kneeoa_mm.atomic_files import write_json, write_text
 from kneeoa_mm.cohort.partition import connected_subjects
 from kneeoa_mm.config import read_yaml_mapping, validate
 from kneeoa_mm.errors import InputError
-from kneeoa_mm.folds import folds_of
 from kneeoa_mm.metrics import bootstrap_weights, persons_of, recalibrated
 from kneeoa_mm.progress import say
 from kneeoa_mm.records import Outcome, StageResult
 from kneeoa_mm.run_folder import CONFIG_FILE, open_run, refuse_taken
 from kneeoa_mm.settings import Seed, Settings
 from kneeoa_mm.workflows import comparison_output
-from kneeoa_mm.workflows.compared_runs import ComparedRun, read_grader, read_run
+from kneeoa_mm.workflows.compared_knees import gather
+from kneeoa_mm.workflows.compared_runs import ComparedRun
 from kneeoa_mm.workflows.comparison import (
     NO_GRADE,
     Contest,
@@ -127,7 +127,7 @@ def compare(
         )
     refuse_taken(out, overwrite=overwrite)
     fold_file = folds or cohort / "folds.parquet"
-    knees, read, grader, left_out = _gather(runs, grades, cohort, fold_file, settings.outcome)
+    knees, read, grader, left_out = gather(runs, grades, cohort, fold_file, settings.outcome)
     best = _read_best_possible(best_possible)
     sampled = _sampled_on_outcome(cohort)
     shares = None if sampled else _shares(knees, settings.outcome)
@@ -161,54 +161,6 @@ def compare(
     )
 
 
-class _LeftOut(NamedTuple):
-    """Knees with the outcome that some model does not predict, so that no model is judged on them.
-
-    Attributes:
-        by_model: How many each model lacks.
-        n: How many any model lacks.
-        n_with_outcome: Of so many.
-    """
-
-    by_model: dict[str, int]
-    n: int
-    n_with_outcome: int
-
-    def notes(self) -> list[str]:
-        if not self.n:
-            return []
-        whose = ", ".join(f"{name} ({number})" for name, number in self.by_model.items() if number)
-        return [
-            f"{self.n} of {self.n_with_outcome} knees with the outcome lack a prediction of: "
-            f"{whose}; no model is judged on them."
-        ]
-
-
-def _gather(
-    runs: Mapping[str, Path],
-    grades: Path | None,
-    cohort: Path,
-    fold_file: Path,
-    outcome: Outcome,
-) -> tuple[pd.DataFrame, dict[str, ComparedRun], pd.DataFrame | None, _LeftOut]:
-    """The knees that all predict, what each run and the grader says, and who is left out."""
-    knees = _knees_with(outcome, cohort)
-    knees["fold"] = folds_of(knees["subject_id"], tables.read_table(fold_file, schemas.FOLDS))
-    fold_of = knees.drop_duplicates("subject_id").set_index("subject_id")["fold"]
-    read = {
-        model: run
-        for name, folder in runs.items()
-        for model, run in read_run(name, folder, outcome, fold_of).items()
-    }
-    grader = read_grader(grades, fold_of, knees) if grades else None
-    predicted = {name: run.risk.index for name, run in read.items()}
-    if grader is not None:
-        predicted["kl+grader"] = grader.index
-    common = _in_common(knees, predicted, outcome)
-    lacking = {name: int((~knees.index.isin(ids)).sum()) for name, ids in predicted.items()}
-    return common, read, grader, _LeftOut(lacking, len(knees) - len(common), len(knees))
-
-
 def _write(
     run: Path, document: Mapping[str, Any], contest: Contest, simple: Mapping[str, SimpleModel]
 ) -> None:
@@ -219,25 +171,6 @@ def _write(
         save(figure, run / FIGURES_FOLDER, name)
     # last, so that a folder that has it is whole
     write_json(run / COMPARE_FILE, document)
-
-
-def _knees_with(outcome: Outcome, cohort: Path) -> pd.DataFrame:
-    table = tables.read_table(cohort / "cohort.parquet", schemas.COHORT)
-    return table[table[str(outcome)].notna()].set_index("knee_id", drop=False)
-
-
-def _in_common(
-    knees: pd.DataFrame, predicted: Mapping[str, pd.Index], outcome: Outcome
-) -> pd.DataFrame:
-    common = set(knees.index).intersection(*predicted.values())
-    if not common:
-        raise InputError(
-            f"The runs have no knee with {outcome} in common.",
-            expected="runs on the cohort's knees",
-            found=", ".join(f"{name}: {len(ids)} knees" for name, ids in predicted.items()),
-            fix="train and compare with one cohort",
-        )
-    return knees.loc[sorted(common)]
 
 
 def _simple(
